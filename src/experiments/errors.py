@@ -1,0 +1,40 @@
+"""The errors that a user can cause, and nothing else.
+
+ExperimentsError
+├── InputError        bad input: one line per mistake, exit code 2, nothing was started
+├── DivergedError     the loss became NaN or infinite: the run ends in state `diverged`, exit code 1
+└── StoppedError      the user or the system asked to stop: state `interrupted`, exit code 130
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ExperimentsError(Exception):
+    """Base of every error that is shown to the user as a message without a traceback."""
+
+
+class InputError(ExperimentsError):
+    """One or more mistakes in what the user gave; each is a line `key: rule, received value; valid choices`."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes = mistakes
+
+
+class DivergedError(ExperimentsError):
+    """The loss of an epoch is not a finite number."""
+
+
+class StoppedError(ExperimentsError):
+    """The run was asked to stop (Ctrl-C, SIGTERM) and did so at the end of an epoch."""
+
+
+def nearest(received: str, choices: Iterable[str]) -> str:
+    """A half sentence that names the nearest valid choice and then all of them."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(received, choices, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}valid: {', '.join(choices)}"
