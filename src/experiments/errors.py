@@ -1,9 +1,9 @@
 """The errors that a user can cause, and nothing else.
 
 ExperimentsError
-├── InputError        bad input: one line per mistake, exit code 2, nothing was started
-├── DivergedError     the loss became NaN or infinite: the run ends in state `diverged`, exit code 1
-└── StoppedError      the user or the system asked to stop: state `interrupted`, exit code 130
+├── InputError     bad input: one line per mistake, exit code 2, nothing was started
+├── DivergedError  the loss became NaN or infinite: the run ends in state `diverged`, exit code 1
+└── StoppedError   the user or the system asked to stop: state `interrupted`, exit code 130
 """
 
 from __future__ import annotations
@@ -33,8 +33,15 @@ class StoppedError(ExperimentsError):
 
 
 def nearest(received: str, choices: Iterable[str]) -> str:
-    """A half sentence that names the nearest valid choice and then all of them."""
+    """A half sentence that names the nearest valid choice, by its letters or its initials, and then all of them."""
     choices = sorted(choices)
-    close = difflib.get_close_matches(received, choices, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}? " if close else ""
+    short = {initials(choice): choice for choice in choices if "_" in choice}
+    close = difflib.get_close_matches(received, choices, n=1, cutoff=0.6)
+    guess = short.get(received) or (close[0] if close else None)
+    hint = f"did you mean {guess}? " if guess else ""
     return f"{hint}valid: {', '.join(choices)}"
+
+
+def initials(name: str) -> str:
+    """`learning_rate` → `lr`."""
+    return "".join(word[:1] for word in name.split("_"))

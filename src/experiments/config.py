@@ -1,0 +1,227 @@
+"""RunConfig: composed YAML → validated, typed, frozen. The only door to Hydra's composition and to OmegaConf."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field, ValidationError
+
+from experiments.errors import InputError, initials, nearest
+from experiments.ingredients.datasets import Dataset
+from experiments.ingredients.execution import Sweep, Tracking, Training
+from experiments.ingredients.models import Model
+from experiments.ingredients.optimizers import Optimizer
+from experiments.ingredients.option import Option
+from experiments.ingredients.regularization import Regularization
+from experiments.ingredients.schedules import Schedule
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+class RunConfig(Option):
+    """Everything that one run is made of."""
+
+    dataset: Dataset
+    model: Model
+    optimizer: Optimizer
+    schedule: Schedule
+    regularization: Regularization
+    training: Training
+    tracking: Tracking
+    sweep: Sweep
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
+
+    def identity(self) -> dict[str, Any]:
+        """What can change the result: not threads, tracking, the sweep, nor where the data lie."""
+        return self.model_dump(
+            exclude={"tracking": True, "sweep": True, "training": {"threads"}, "dataset": {"path"}}
+        )
+
+    def with_threads(self, threads: int) -> RunConfig:
+        """The same config with the number of threads written down."""
+        return self.model_copy(update={"training": self.training.model_copy(update={"threads": threads})})
+
+    def to_yaml(self) -> str:
+        """The text of `config.yaml`: every value, nothing to resolve."""
+        return yaml.dump(self.model_dump(mode="json"), Dumper=yaml.CSafeDumper, sort_keys=False)
+
+
+def run_key(config: RunConfig, dataset_digest: str) -> str:
+    """SHA-256 (hex) over all that can change the result: runs that share it are the same run."""
+    return _digest(config.identity() | {"dataset_digest": dataset_digest})
+
+
+def config_key(config: RunConfig, dataset_digest: str) -> str:
+    """`run_key` without the seed: runs that share it are repetitions of one configuration."""
+    identity = config.identity()
+    del identity["seed"]
+    return _digest(identity | {"dataset_digest": dataset_digest})
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def validate(values: Any) -> RunConfig:
+    """A config from plain mappings.
+
+    Raises:
+        InputError: with one line per mistake.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise InputError(*(_mistake(dict(e)) for e in error.errors(include_url=False))) from None
+
+
+def from_hydra(composed: Any) -> RunConfig:
+    """A config from what Hydra composed (an omegaconf `DictConfig`), interpolations resolved."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return validate(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+    except OmegaConfBaseException as error:
+        raise explain_composition(error) from None
+
+
+def load_config(path: Path) -> RunConfig:
+    """A config from a saved `config.yaml`; it can only name options that exist here.
+
+    Raises:
+        InputError: no such file, not YAML, or values that today's schema refuses.
+    """
+    try:
+        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)  # noqa: S506 - it is the safe loader
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not plain YAML ({_one_line(error)})") from None
+    try:
+        return validate(values)
+    except InputError as error:
+        raise InputError(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
+
+
+def compose(*overrides: str) -> RunConfig:
+    """The config that `python -m experiments.run <overrides>` would use.
+
+    Raises:
+        InputError: with one line per mistake.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return from_hydra(hydra_compose("config", overrides=list(overrides)))
+    except HydraException as error:
+        raise explain_composition(error) from None
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# Mistakes, told in the words of the user's YAML.
+
+
+def explain_composition(error: Exception) -> InputError:
+    """One line from an error of Hydra or OmegaConf: what was given and the nearest thing that exists."""
+    cause = error.__cause__ or error
+    missing = getattr(error, "missing_cfg_file", None)
+    if missing and getattr(error, "options", None):
+        group, _, option = missing.rpartition("/")
+        return InputError(f"{group}={option}: no such option; {nearest(option, error.options)}")  # type: ignore[attr-defined]
+    if (key := getattr(cause, "full_key", None)) and "not in struct" in str(cause):
+        return InputError(f"{key}: no such key; {_nearest_key(key)}")
+    text = _one_line(error)
+    if "No match in the defaults list" in text:
+        key = text.split("'")[1]
+        return InputError(f"{key}: no such group or key; {_nearest_key(key)}")
+    return InputError(text)
+
+
+def _nearest_key(key: str) -> str:
+    keys = sorted(set(_dotted_keys(RunConfig)) | set(RunConfig.model_fields) | {"experiment"})
+    group, _, leaf = key.rpartition(".")
+    same_leaf = [known for known in keys if leaf in (known.rpartition(".")[2], initials(known.rpartition(".")[2]))]
+    if same_leaf:
+        return f"did you mean {' or '.join(sorted(same_leaf, key=lambda known: not known.startswith(group)))}?"
+    siblings = [known for known in keys if known.rpartition(".")[0] == group]
+    return nearest(key, siblings or RunConfig.model_fields)
+
+
+def _dotted_keys(option: type[Option], prefix: str = "") -> Iterator[str]:
+    for name, field in option.model_fields.items():
+        yield prefix + name
+        for member in _options(field.annotation):
+            yield from _dotted_keys(member, f"{prefix}{name}.")
+
+
+def _options(annotation: Any) -> list[type[Option]]:
+    members = getattr(annotation, "__args__", (annotation,))
+    return [member for member in members if isinstance(member, type) and issubclass(member, Option)]
+
+
+def _mistake(error: dict[str, Any]) -> str:
+    """One line: dotted key, rule, what was received, nearest valid choice. `error` is one of pydantic's."""
+    keys, fields = _locate(error["loc"])
+    dotted, kind, received = ".".join(keys) or "config", error["type"], error["input"]
+    if kind == "extra_forbidden":
+        return f"{dotted}: no such key; {nearest(keys[-1], fields)}"
+    if kind == "missing":
+        return f"{dotted}: missing; every value must be given"
+    if kind == "union_tag_not_found":
+        return f"{dotted}: must be a mapping with a name, received {_show(received)}"
+    context = error.get("ctx", {})
+    if kind == "union_tag_invalid":
+        choices = [choice.strip("'") for choice in context["expected_tags"].split(", ")]
+        return f"{dotted}.name: no such option {context['tag']!r}; {nearest(context['tag'], choices)}"
+    if kind == "literal_error":
+        choices = [c.strip("'") for c in context["expected"].replace(" or ", ", ").split(", ")]
+        return f"{dotted}: no such choice {_show(received)}; {nearest(str(received), choices)}"
+    if kind == "value_error":
+        return f"{dotted}: {context['error']}"
+    rule = error["msg"].replace("Input should be", "must be").replace("Input should", "must")
+    return f"{dotted}: {rule}, received {_show(received)}"
+
+
+def _locate(location: tuple[str | int, ...]) -> tuple[list[str], list[str]]:
+    """The dotted key's parts without pydantic's union tags, and the keys that are valid beside the last one."""
+    keys: list[str] = []
+    options: list[type[Option]] = [RunConfig]
+    fields: list[str] = []
+    for part in location:
+        tagged = [o for o in options if _tag(o, part)]
+        if tagged and not (len(options) == 1 and part in options[0].model_fields):
+            options = tagged
+            continue
+        keys.append(str(part))
+        fields = sorted({name for option in options for name in option.model_fields})
+        found = [o.model_fields[str(part)] for o in options if str(part) in o.model_fields]
+        options = [member for field in found for member in _options(field.annotation)]
+    return keys, fields
+
+
+def _tag(option: type[Option], part: str | int) -> bool:
+    name = option.model_fields.get("name")
+    return name is not None and part in getattr(name.annotation, "__args__", ())
+
+
+def _show(value: Any) -> str:
+    text = f"{value!r} ({type(value).__name__})" if isinstance(value, str | bool) else repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,106 @@
+"""Where the files of MNIST and Fashion-MNIST are found on this machine, and how they get here."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from experiments.errors import InputError
+
+ORIGIN = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+PROBE_SECONDS = 4  # the longest that a machine without network waits
+PROBE = """
+import sys, urllib.request
+try:
+    urllib.request.urlopen(urllib.request.Request(sys.argv[1], method="HEAD"), timeout=3).close()
+except Exception as error:
+    sys.exit(str(getattr(error, "reason", error)) or type(error).__name__)
+"""
+# A process of its own: TensorFlow must not start here before its threads and seeds are set, and Keras'
+# progress bar stays away. Keras leaves Fashion-MNIST as four files; they become one beside mnist.npz.
+DOWNLOAD = """
+import os, socket, sys
+socket.setdefaulttimeout(10)
+import keras, numpy
+name, target = sys.argv[1:]
+(x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+if not os.path.exists(target):
+    part = f"{target}.{os.getpid()}.npz"
+    numpy.savez_compressed(part, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    os.replace(part, target)
+"""
+
+logger = logging.getLogger(__name__)
+
+
+class Located(NamedTuple):
+    """A file, and how to speak of it."""
+
+    path: Path
+    source: str
+
+
+def locate(name: str, path: str | None) -> Located:
+    """Finds `<name>.npz`: at `path` if given, else in $EXPERIMENTS_DATA, Keras' cache, or by a download.
+
+    Raises:
+        InputError: it is in none of these places and cannot be downloaded.
+    """
+    if path is not None:
+        given = Path(path).expanduser()
+        if not given.is_file():
+            raise InputError(f"dataset.path: no such file, received {path}; null looks in the usual places")
+        return Located(given, path)
+    places = _places(f"{name}.npz")
+    for place in places:
+        if place.path.is_file():
+            return place
+    if failure := _download(name, places[-1].path):
+        looked = " or ".join(str(place.path) for place in places)
+        raise InputError(
+            f"dataset={name}: not found as {looked}, and not downloaded ({failure}); "
+            f"put {name}.npz into a folder and set EXPERIMENTS_DATA to it, or choose dataset=digits"
+        )
+    return places[-1]
+
+
+def _places(file: str) -> list[Located]:
+    """$EXPERIMENTS_DATA, if set, then Keras' cache."""
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    places = [Located(home / "datasets" / file, f"Keras' cache/{file}")]
+    if folder := os.environ.get("EXPERIMENTS_DATA"):
+        places.insert(0, Located(Path(folder).expanduser() / file, f"EXPERIMENTS_DATA/{file}"))
+    return places
+
+
+def _download(name: str, target: Path) -> str:
+    """Lets Keras download; returns why it failed, or nothing."""
+    at_hand = (target.parent / name.replace("_", "-")).is_dir()  # Keras' own files of Fashion-MNIST
+    if not at_hand and (failure := _probe(ORIGIN)):
+        return failure
+    logger.info("downloading %s into %s", name, target.parent)
+    failure = _run_python(DOWNLOAD, name, str(target))
+    return failure if failure or target.is_file() else f"Keras left no {target}"
+
+
+@functools.cache
+def _probe(url: str) -> str:
+    """Why `url` cannot be reached, or nothing. Bounded, because looking up a name may hang for a minute."""
+    try:
+        return _run_python(PROBE, url, timeout_seconds=PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return f"no answer from the network in {PROBE_SECONDS} s"
+
+
+def _run_python(code: str, *arguments: str, timeout_seconds: float | None = None) -> str:
+    """Runs `code` silently; returns the last line of its error, or nothing."""
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

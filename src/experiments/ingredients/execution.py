@@ -1,0 +1,55 @@
+"""Execution: how long and how a config is trained, where it is mirrored, how many runs go side by side."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from experiments.ingredients.option import Count, Option, Positive
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class Training(Option):
+    """Length, batch, number format, threads and the strength of the determinism of one run."""
+
+    epochs: Count
+    batch_size: Count
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+    threads: Count | None
+    determinism: Literal["machine", "portable"]
+
+    @model_validator(mode="after")
+    def _portable_means_one_thread(self) -> Self:
+        if self.determinism == "portable" and self.threads not in (None, 1):
+            raise ValueError(f"threads must be 1 (or null) where determinism is portable, received {self.threads}")
+        return self
+
+
+class MLflowTracking(Option):
+    """A mirror of every run in MLflow."""
+
+    name: Literal["mlflow"]
+    experiment: Name
+    log_model: bool
+
+
+class NoTracking(Option):
+    """Run directories only."""
+
+    name: Literal["none"]
+
+
+class Sweep(Option):
+    """How `-m` carries out many runs on one machine."""
+
+    name: Name | None
+    workers: Count | None
+    timeout_minutes: Positive | None
+    fail_fast: bool
+    reuse: Literal["auto", "loose", "never"]
+    dry_run: bool
+
+
+Tracking = Annotated[MLflowTracking | NoTracking, Field(discriminator="name")]

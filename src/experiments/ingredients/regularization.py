@@ -1,0 +1,52 @@
+"""Regularization: everything that keeps a model from learning its training images by heart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from experiments.ingredients.option import CountOrZero, FractionBelowOne, NonNegative, Option
+
+
+class Augmentation(Option):
+    """Random rotation, shift and zoom of every training image, uniform in ± each value; black comes in at the edges."""
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)]
+    shift_fraction: FractionBelowOne
+    zoom_fraction: FractionBelowOne
+
+    @property
+    def active(self) -> bool:
+        """Whether any image would be changed."""
+        return bool(self.rotation_degrees or self.shift_fraction or self.zoom_fraction)
+
+
+class EarlyStopping(Option):
+    """Stops when the validation cross-entropy has not improved for `patience_epochs` epochs; 0 never stops."""
+
+    patience_epochs: CountOrZero
+    min_delta: NonNegative
+    restore_best: bool
+
+    def should_stop(self, cross_entropies: Sequence[float]) -> bool:
+        """Whether the last `patience_epochs` values brought no fall by more than `min_delta` below the best before them."""
+        if not 0 < self.patience_epochs < len(cross_entropies):
+            return False
+        best, waited = np.inf, 0
+        for value in cross_entropies:
+            best, waited = (value, 0) if value < best - self.min_delta else (best, waited + 1)
+        return waited >= self.patience_epochs
+
+
+class Regularization(Option):
+    """Any mix of the six. `dropout` and `l2` go into the model, the others into the training."""
+
+    name: Literal["none", "dropout", "l2", "label_smoothing", "augmentation", "early_stopping", "full"]
+    dropout: FractionBelowOne
+    l2: NonNegative
+    label_smoothing: FractionBelowOne
+    augmentation: Augmentation
+    early_stopping: EarlyStopping

@@ -1,0 +1,92 @@
+"""What a run ran on: code, packages, machine. Each gatherer stands alone and may say "not available"."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import socket
+import subprocess
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).resolve().parents[1]
+NOT_AVAILABLE = "not available"
+# Packages whose version can change a result or its reading.
+PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pillow", "hydra-core", "omegaconf", "mlflow", "pydantic")
+IDENTITY_PACKAGES = ("tensorflow", "keras", "numpy")
+# Prefixes of environment variables that can change what TensorFlow, oneDNN or a BLAS computes.
+VARIABLE_PREFIXES = ("TF_", "ONEDNN_", "DNNL_", "OMP_", "MKL_", "KMP_", "XLA_", "CUDA_", "KERAS_", "OPENBLAS_")
+ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
+
+
+def gather(*, threads: int, dataset_digest: str) -> dict[str, Any]:
+    """Everything that `environment.json` holds, except the diff (`code_diff`)."""
+    return {
+        "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(code_diff()), "digest": code_digest()},
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "system": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu": cpu(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLE_PREFIXES)},
+        "dataset_digest": dataset_digest,
+    }
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 (hex) over the package's Python sources, names and bytes, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@cache
+def code_diff() -> str:
+    """What the checkout's `src` and `conf` differ in from the commit; empty where there is no git."""
+    diff = _git("diff", "HEAD", "--", "src", "conf")
+    return "" if diff == NOT_AVAILABLE else diff
+
+
+def versions() -> dict[str, str]:
+    """The versions that are part of a finished run's identity."""
+    return {name: _version(name) for name in IDENTITY_PACKAGES}
+
+
+@cache
+def cpu() -> dict[str, Any]:
+    """Model name and the instruction sets that kernels are chosen by."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return {"model": platform.processor() or NOT_AVAILABLE, "isa": NOT_AVAILABLE}
+    fields = dict(line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = set(fields.get("flags", "").split())
+    model = fields.get("model name", NOT_AVAILABLE)
+    return {"model": model, "isa": [flag for flag in ISA_FLAGS if flag in flags]}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return NOT_AVAILABLE
+
+
+@cache
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(PACKAGE.parents[1]), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return NOT_AVAILABLE
+    return done.stdout.strip("\n")

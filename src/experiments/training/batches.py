@@ -1,0 +1,99 @@
+"""The data order and augmentation: a pure function of (seed, epoch, index), so that any epoch can be made again alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from experiments.ingredients.datasets import Split
+from experiments.ingredients.regularization import Augmentation
+
+ORDER, AUGMENTATION, DROPOUT = 0, 1, 2  # streams of randomness that must not be alike
+PREFETCHED_BATCHES = 4
+
+
+def generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
+    """The random numbers of one epoch and purpose, the same on every machine."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, stream])))
+
+
+def order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
+    """The permutation of 0 … images - 1 in which an epoch visits the training images."""
+    return generator(seed, epoch, ORDER).permutation(images)
+
+
+def transforms(
+    augmentation: Augmentation, seed: int, epoch: int, images: int, size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """The projective transform of every image, shape (images, 8) float32, as `ImageProjectiveTransformV3` reads it.
+
+    Row i belongs to image i, wherever it stands in the order. A row maps output pixels to input pixels: rotation and
+    zoom about the centre, then the shift.
+    """
+    height, width = size
+    draws = generator(seed, epoch, AUGMENTATION).uniform(-1, 1, (images, 4))
+    angle = np.deg2rad(augmentation.rotation_degrees) * draws[:, 0]
+    zoom = 1 + augmentation.zoom_fraction * draws[:, 1]
+    shift_x = augmentation.shift_fraction * width * draws[:, 2]
+    shift_y = augmentation.shift_fraction * height * draws[:, 3]
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    x, y = (width - 1) / 2, (height - 1) / 2
+    zeros = np.zeros(images)
+    columns = [cos, -sin, x - cos * x + sin * y - shift_x, sin, cos, y - sin * x - cos * y - shift_y, zeros, zeros]
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+class Batches:
+    """Training batches (images uint8 (b, h, w, c), labels one-hot float32 (b, classes)) of any epoch."""
+
+    def __init__(self, split: Split, classes: int, *, batch_size: int, seed: int, augmentation: Augmentation) -> None:
+        import keras
+
+        self.images = len(split.labels)
+        self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
+        self.size: tuple[int, int] = (split.images.shape[1], split.images.shape[2])
+        self._images = tf.constant(split.images)
+        self._labels = tf.constant(keras.utils.to_categorical(split.labels, classes).astype(np.float32))
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch, the last one possibly smaller."""
+        return -(-self.images // self.batch_size)
+
+    def epoch(self, epoch: int) -> Any:
+        """The `tf.data.Dataset` of one epoch, gathered ahead of the training by one thread."""
+        batch, indices = self.batch_size, tf.constant(order(self.seed, epoch, self.images))
+        moves = self._transforms(epoch)
+
+        def load(step: Any) -> tuple[Any, Any]:
+            chosen = indices[step * batch : (step + 1) * batch]
+            images = tf.gather(self._images, chosen)
+            if moves is not None:
+                images = _move(images, tf.gather(moves, chosen))
+            return images, tf.gather(self._labels, chosen)
+
+        options = tf.data.Options()
+        options.deterministic = True
+        options.autotune.enabled = False
+        options.threading.private_threadpool_size = 1
+        dataset = tf.data.Dataset.range(self.steps).map(load).prefetch(PREFETCHED_BATCHES)
+        return dataset.with_options(options)
+
+    def _transforms(self, epoch: int) -> Any:
+        if not self.augmentation.active:
+            return None
+        return tf.constant(transforms(self.augmentation, self.seed, epoch, self.images, self.size))
+
+
+def _move(images: Any, moves: Any) -> Any:
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=moves,
+        output_shape=tf.shape(images)[1:3],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )

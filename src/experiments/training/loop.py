@@ -1,0 +1,202 @@
+"""Compile and fit, one epoch at a time: what an epoch does depends on its number alone, not on the epochs before it."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from experiments.config import RunConfig
+from experiments.errors import DivergedError, InputError, StoppedError
+from experiments.ingredients.datasets import ImageData, Split
+from experiments.results.evaluation import cross_entropy
+from experiments.results.records import EpochRow
+from experiments.training import batches
+from experiments.training.batches import Batches
+from experiments.training.checkpoint import Checkpoints, State
+
+PREDICT_BATCH = 500  # images; large enough for full speed, small enough for memory
+OnEpoch = Callable[[State], None]
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+SMALLEST_PROBABILITY = 1e-7  # as in Keras' losses
+
+
+class Rate(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """The rate of every step: peak × the schedule's factor × a scale that a plateau schedule sets between epochs."""
+
+    def __init__(self, peak: float, factors: NDArray[np.float32]) -> None:
+        self.table = tf.constant(np.float32(peak) * factors)
+        self.scale = tf.Variable(1.0, trainable=False)
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of step `step` (from 0) as a float32 scalar."""
+        last = tf.shape(self.table)[0] - 1
+        return tf.gather(self.table, tf.minimum(tf.cast(step, tf.int32), last)) * self.scale
+
+    def get_config(self) -> dict[str, Any]:
+        """Not used: models are saved without their optimizer."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A compiled model and what trains it."""
+
+    model: Any
+    predict: Predict
+    rate: Rate
+    batches: Batches
+    config: RunConfig
+
+    def weights_digest(self) -> str:
+        """SHA-256 (hex) over the bytes of all weights, trained or not, in the order of `model.weights`."""
+        digest = hashlib.sha256()
+        for weights in self.model.get_weights():
+            digest.update(np.ascontiguousarray(weights).tobytes())
+        return digest.hexdigest()
+
+    def save_model(self, path: Path) -> None:
+        """Writes the model for use: raw pixels in, probabilities out, nothing that only training needs."""
+        keras.Model(self.model.inputs, self.model.outputs, name=self.model.name).save(path)
+
+
+def build(config: RunConfig, data: ImageData) -> Trainer:
+    """The compiled model with its initial weights, a function of the seed alone.
+
+    Raises:
+        InputError: the architecture does not fit the images, or the batch is larger than the data.
+    """
+    images = len(data.train.labels)
+    if config.training.batch_size > images:
+        raise InputError(
+            f"training.batch_size: must be ≤ {images}, the training images of {data.name}, "
+            f"received {config.training.batch_size}"
+        )
+    keras.utils.set_random_seed(config.seed)
+    model = config.model.build(data.image_shape, data.classes, config.regularization)
+    feed = Batches(
+        data.train,
+        data.classes,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        augmentation=config.regularization.augmentation,
+    )
+    rate = Rate(config.optimizer.learning_rate, config.schedule.factors(config.training.epochs * feed.steps))
+    model.compile(
+        optimizer=config.optimizer.build(rate),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.regularization.label_smoothing),
+        metrics=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
+        ],
+        jit_compile=False,  # XLA makes an epoch several times slower on a CPU
+        steps_per_execution=feed.steps,  # one call an epoch: Python is out of the way while it trains
+    )
+    model.optimizer.build(model.trainable_variables)
+    return Trainer(model, predictor(model), rate, feed, config)
+
+
+def train(
+    trainer: Trainer, validation: Split, state: State, *, on_epoch: OnEpoch, stop_requested: Callable[[], bool]
+) -> list[EpochRow]:
+    """Trains from `state` to the last epoch and returns all epochs' rows.
+
+    The model ends with its last weights, or with those of the best epoch where early stopping restores them.
+
+    Raises:
+        DivergedError: an epoch's training or validation loss is not finite; its row has been handed on.
+        StoppedError: `stop_requested` said so at the end of an epoch.
+    """
+    config = trainer.config
+    while not _is_over(state.rows, config):
+        row = _run_epoch(trainer, validation, state.rows)
+        state = State([*state.rows, row], _best(trainer, state, row))
+        on_epoch(state)
+        if row.diverged:
+            losses = f"{row.train_loss:.4g} in training, {row.validation_loss:.4g} in validation"
+            raise DivergedError(f"the loss of epoch {row.epoch} is not finite: {losses}")
+        if stop_requested() and not _is_over(state.rows, config):
+            raise StoppedError(f"stopped after epoch {row.epoch} of {config.training.epochs}")
+    if state.best is not None:
+        trainer.model.set_weights(state.best)
+    return state.rows
+
+
+def _is_over(rows: Sequence[EpochRow], config: RunConfig) -> bool:
+    losses = [row.validation_cross_entropy for row in rows]
+    return len(rows) >= config.training.epochs or config.regularization.early_stopping.should_stop(losses)
+
+
+def _best(trainer: Trainer, state: State, row: EpochRow) -> list[NDArray[Any]] | None:
+    """The weights of the best epoch so far, where they are wanted at the end."""
+    stopping = trainer.config.regularization.early_stopping
+    if not (stopping.patience_epochs and stopping.restore_best):
+        return None
+    earlier = [earlier.validation_cross_entropy for earlier in state.rows]
+    if earlier and not row.validation_cross_entropy < min(earlier):
+        return state.best
+    weights: list[NDArray[Any]] = trainer.model.get_weights()
+    return weights
+
+
+def _run_epoch(trainer: Trainer, validation: Split, rows: Sequence[EpochRow]) -> EpochRow:
+    epoch, model, config = len(rows) + 1, trainer.model, trainer.config
+    started = time.perf_counter()
+    trainer.rate.scale.assign(config.schedule.scale([row.validation_cross_entropy for row in rows]))
+    _seed_dropout(model, config.seed, epoch)
+    fitted = model.fit(trainer.batches.epoch(epoch), verbose=0, shuffle=False).history
+    values = {name: float(numbers[-1]) for name, numbers in fitted.items()}
+    loss, plain, accuracy = _validate(trainer, validation)
+    return EpochRow(
+        epoch=epoch,
+        train_loss=values["loss"],
+        train_cross_entropy=values["cross_entropy"],
+        train_accuracy=values["accuracy"],
+        validation_loss=loss,
+        validation_cross_entropy=plain,
+        validation_accuracy=accuracy,
+        learning_rate=float(trainer.rate(epoch * trainer.batches.steps - 1)),
+        seconds=round(time.perf_counter() - started, 3),
+        weights_digest=trainer.weights_digest(),
+    )
+
+
+def _seed_dropout(model: Any, seed: int, epoch: int) -> None:
+    """Gives every random layer the seed state of this epoch: Keras' own counter would depend on what ran before."""
+    random_layers = [layer for layer in model._flatten_layers() if hasattr(layer, "seed_generator")]
+    states = batches.generator(seed, epoch, batches.DROPOUT).integers(2**32, size=(len(random_layers), 2))
+    for layer, state in zip(random_layers, states, strict=True):
+        layer.seed_generator.state.assign(state.astype(np.uint32))
+
+
+def _validate(trainer: Trainer, split: Split) -> tuple[float, float, float]:
+    """Loss (with penalties and smoothing), cross-entropy (nats) and accuracy."""
+    probabilities = trainer.predict(split.images)
+    if not np.isfinite(probabilities).all():
+        return math.nan, math.nan, math.nan
+    plain = cross_entropy(probabilities, split.labels)
+    smoothing = trainer.config.regularization.label_smoothing
+    uniform = -float(np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)).mean())
+    penalty = float(sum(float(loss) for loss in trainer.model.losses))
+    accuracy = float((probabilities.argmax(axis=1) == split.labels).mean())
+    return (1 - smoothing) * plain + smoothing * uniform + penalty, plain, accuracy
+
+
+def predictor(model: Any) -> Predict:
+    """A function from images (n, h, w, c) uint8 to probabilities (n, classes) float32 by the model's present weights."""
+    forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+
+    def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        starts = range(0, len(images), PREDICT_BATCH)
+        return np.concatenate([forward(images[i : i + PREDICT_BATCH]).numpy() for i in starts]).astype(np.float32)
+
+    return predict

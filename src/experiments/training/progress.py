@@ -1,0 +1,66 @@
+"""What the user sees of one training: a live bar on a terminal, one plain line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from experiments.results.records import EpochRow
+
+log = logging.getLogger(__name__)
+REFRESH_SECONDS = 0.25
+
+
+def describe(row: EpochRow, epochs: int) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {row.epoch:>{len(str(epochs))}}/{epochs}  "
+        f"train loss {row.train_loss:.4f}  accuracy {row.train_accuracy:7.2%}   "
+        f"validation loss {row.validation_loss:.4f}  accuracy {row.validation_accuracy:7.2%}   {row.seconds:.1f} s"
+    )
+
+
+@contextmanager
+def live_bar(console: Console, model: Any, *, steps: int, done: int) -> Iterator[None]:
+    """A bar over all `steps` of a run, `done` of them done before, for the length of a block.
+
+    It reads the optimizer's step counter and the running metrics from a thread of its own: a batch callback would make
+    Keras wait for every step.
+    """
+    if not console.is_terminal:
+        yield
+        return
+    columns = (BarColumn(40), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=steps, completed=done)
+        finished = threading.Event()
+
+        def follow() -> None:
+            while not finished.wait(REFRESH_SECONDS):
+                with suppress(Exception):  # a metric that is being reset just now: shown with the next refresh
+                    progress.update(task, completed=_steps_done(model), description=_running_metrics(model))
+
+        thread = threading.Thread(target=follow, daemon=True, name="progress")
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()
+
+
+def _steps_done(model: Any) -> int:
+    return int(model.optimizer.iterations.numpy())
+
+
+def _running_metrics(model: Any) -> str:
+    values = {metric.name: float(metric.result()) for metric in model.metrics}
+    compiled = model._compile_metrics.metrics if model._compile_metrics else []
+    values |= {metric.name: float(metric.result()) for metric in compiled}
+    return f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.2%}"
