@@ -1,0 +1,64 @@
+"""Hydra's sweeper and launcher of `experiments`: `-m` plans, validates, and carries out what is missing.
+
+Hydra takes plugins only from the namespace `hydra_plugins`, which every application of the environment looks into; so
+this module imports nothing but Hydra until a sweep is launched.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class LocalSweeper(Sweeper):  # type: ignore[misc]
+    """Expands choices and ranges into jobs, all in one batch, and leaves no file of its own."""
+
+    def __init__(self, params: dict[str, str] | None = None) -> None:
+        self._params = params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's call before `sweep`."""
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        self._parser = OverridesParser.create(config_loader=hydra_context.config_loader)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Hands every combination to the launcher; the command line wins over `hydra.sweeper.params` of an experiment."""
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        params = [f"{key}={value}" for key, value in self._params.items()]
+        overrides = self._parser.parse_overrides([*params, *arguments])
+        (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+        return self._launcher.launch(batch, initial_job_idx=0)
+
+
+class LocalLauncher(Launcher):  # type: ignore[misc]
+    """Carries out a sweep on this machine, a fresh process per job."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's call before `launch`."""
+        del task_function
+        self._loader, self._config = hydra_context.config_loader, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Plans and carries out all jobs, then ends the process with the sweep's exit code."""
+        del initial_job_idx
+        from experiments.sweeps.conductor import conduct
+
+        sys.exit(conduct(job_overrides, lambda overrides: self._loader.load_sweep_config(self._config, overrides)))
+
+
+for _group, _plugin in (("sweeper", LocalSweeper), ("launcher", LocalLauncher)):
+    _node = {"_target_": f"{__name__}.{_plugin.__name__}"} | ({"params": {}} if _group == "sweeper" else {})
+    ConfigStore.instance().store(group=f"hydra/{_group}", name="local", node=_node, provider="experiments")
