@@ -1,0 +1,187 @@
+"""Runs folded into configurations: repetitions over seeds become rows of one table of right and wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.comparison.estimate import accuracy_interval, t_interval
+from experiments.comparison.settings import Settings, label, varying
+from experiments.errors import InputError
+from experiments.results.evaluation import Interval, image_cross_entropy
+from experiments.results.records import Predictions, Record
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """The images that runs were tested on, without their pixels.
+
+    Attributes:
+        labels: (n,).
+        image_digests: (n,), see `evaluation.image_digests`.
+    """
+
+    key: str
+    labels: NDArray[np.int64]
+    image_digests: NDArray[np.uint64]
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What the models of some runs say about the same test images.
+
+    Attributes:
+        test_set: the images, in their order.
+        right: (runs, n) whether the most probable class is the label.
+        losses: (runs, n) cross-entropy, nats.
+        predicted: (runs, n) the most probable class.
+    """
+
+    test_set: ImageSet
+    right: NDArray[np.bool_]
+    losses: NDArray[np.float32]
+    predicted: NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class Configuration:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        label: what makes it different from the others, in a few words.
+        settings: the same by option, see `settings.varying`.
+        records: its runs in the order of seeds; `scores` has a row for each.
+        scores: None where the runs have no predictions; the record's metrics are then all that is known.
+    """
+
+    label: str
+    settings: Settings
+    records: tuple[Record, ...]
+    scores: Scores | None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(record.seed for record in self.records)
+
+    def mean(self, metric: str) -> float:
+        """Mean of a metric over the runs; NaN where no run has it."""
+        values = [record.metrics[metric] for record in self.records if metric in record.metrics]
+        return float(np.mean(values)) if values else float("nan")
+
+    @property
+    def accuracy_interval(self) -> Interval:
+        """95 % interval of the test accuracy: of seeds and images, or of what the metrics tell."""
+        if self.scores is not None:
+            return accuracy_interval(self.scores.right)
+        if len(self.records) == 1:
+            return Interval(self.mean("test/accuracy_low"), self.mean("test/accuracy_high"))
+        return t_interval([record.metrics.get("test/accuracy", np.nan) for record in self.records])
+
+
+class Gathered(NamedTuple):
+    """The finished runs as configurations, best validation accuracy first, and what is to be said of them."""
+
+    configurations: tuple[Configuration, ...]
+    notes: tuple[str, ...]
+
+
+class _Row(NamedTuple):
+    test_set: ImageSet
+    right: NDArray[np.bool_]
+    losses: NDArray[np.float32]
+    predicted: NDArray[np.int16]
+
+
+def gather(records: Sequence[Record]) -> Gathered:
+    """Reads the predictions of finished runs and folds the runs by configuration.
+
+    A run that repeats another (same run key) is the same experiment and counts once, as its newest. Runs
+    without predictions are kept apart from those of their configuration that have them: they enter no test.
+    """
+    newest = {record.run_key: record for record in sorted(records, key=lambda record: record.started_at)}
+    kept = sorted(newest.values(), key=lambda record: (record.seed, record.name))
+    rows, unreadable = _read_all(kept)
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in kept:
+        row = rows.get(record.run_key)
+        groups.setdefault((record.config_key, row.test_set.key if row else ""), []).append(record)
+    settings = varying([members[0].config for members in groups.values()])
+    configurations = [
+        _configuration(
+            members, values, [rows[member.run_key] for member in members if member.run_key in rows]
+        )
+        for members, values in zip(groups.values(), settings, strict=True)
+    ]
+    return Gathered(tuple(sorted(configurations, key=_rank)), _notes(records, kept, unreadable, rows))
+
+
+def _rank(configuration: Configuration) -> tuple[float, float, str]:
+    """Best validation accuracy first, then validation cross-entropy, then the name; the unknown last."""
+    accuracy = configuration.mean("validation/accuracy")
+    cross_entropy = configuration.mean("validation/cross_entropy")
+    return (
+        -accuracy if np.isfinite(accuracy) else np.inf,
+        cross_entropy if np.isfinite(cross_entropy) else np.inf,
+        configuration.label,
+    )
+
+
+def _configuration(members: list[Record], settings: Settings, rows: list[_Row]) -> Configuration:
+    config = members[0].config
+    name = label(settings) or f"{config['model']['name']} · {config['optimizer']['name']}"
+    scores = Scores(rows[0].test_set, *map(np.stack, list(zip(*rows, strict=True))[1:])) if rows else None
+    return Configuration(name, settings, tuple(members), scores)
+
+
+def _read_all(records: Sequence[Record]) -> tuple[dict[str, _Row], list[str]]:
+    """Rows by run key, and one line for each run whose predictions cannot be used."""
+    test_sets: dict[str, ImageSet] = {}
+    rows: dict[str, _Row] = {}
+    unreadable = []
+    for record in records:
+        try:
+            rows[record.run_key] = _read(read_predictions(record), test_sets)
+        except InputError as error:
+            unreadable.append(f"{record.name} enters no test and no gallery: {error}")
+    return rows, unreadable
+
+
+def read_predictions(record: Record) -> Predictions:
+    """A run's predictions, not kept in memory by the record."""
+    predictions = record.predictions
+    record.__dict__.pop("predictions", None)
+    if predictions.test_probabilities.shape[:1] != predictions.test_labels.shape:
+        raise InputError(f"{record.directory}: its predictions and labels have different lengths")
+    return predictions
+
+
+def _read(predictions: Predictions, test_sets: dict[str, ImageSet]) -> _Row:
+    labels, digests = predictions.test_labels, predictions.test_image_digests
+    key = hashlib.sha256(labels.tobytes() + digests.tobytes()).hexdigest()
+    test_set = test_sets.setdefault(key, ImageSet(key, labels, digests))
+    predicted = predictions.test_probabilities.argmax(axis=1).astype(np.int16)
+    losses = image_cross_entropy(predictions.test_probabilities, labels).astype(np.float32)
+    return _Row(test_set, predicted == labels, losses, predicted)
+
+
+def _notes(
+    records: Sequence[Record], kept: Sequence[Record], unreadable: list[str], rows: Mapping[str, _Row]
+) -> tuple[str, ...]:
+    notes = list(unreadable)
+    if repeats := len(records) - len(kept):
+        notes.append(f"{repeats} of the runs repeat others with the same run key, which count once.")
+    if len({row.test_set.key for row in rows.values()}) > 1:
+        notes.append(
+            "The runs were tested on different images. Only runs with the same test images are paired; the "
+            "others are compared with unpaired intervals, and their accuracies answer different questions."
+        )
+    if len({record.code_digest for record in kept}) > 1:
+        notes.append("The runs were made by different versions of the code.")
+    if len({tuple(sorted(record.versions.items())) for record in kept}) > 1:
+        notes.append("The runs were made with different versions of TensorFlow, Keras or NumPy.")
+    return tuple(notes)

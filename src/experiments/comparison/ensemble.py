@@ -1,0 +1,99 @@
+"""What the runs are worth together: the mean of their probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.comparison.configurations import Configuration, read_predictions
+from experiments.comparison.statistics import mcnemar
+from experiments.results.evaluation import Interval, cross_entropy, wilson_interval
+from experiments.results.records import Predictions
+
+MOST_MEMBERS = 50  # more than anybody would serve, and 32 MB of MNIST probabilities
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run in the ensemble; `cost_of_leaving` is by how much the rest's validation cross-entropy is higher."""
+
+    name: str
+    cost_of_leaving: float | None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Runs whose probabilities are averaged.
+
+    Attributes:
+        members: best validation accuracy first; at most 50.
+        candidates: runs that could have been members.
+        accuracy: on the test images, with its Wilson interval.
+        cross_entropy: on the test images, nats.
+        single_accuracy: of the first member alone.
+        p_value: exact McNemar test of the ensemble against the first member.
+    """
+
+    members: tuple[Member, ...]
+    candidates: int
+    accuracy: float
+    accuracy_interval: Interval
+    cross_entropy: float
+    single_accuracy: float
+    p_value: float
+
+    @property
+    def idle(self) -> tuple[str, ...]:
+        """Members without which the others have no higher validation cross-entropy."""
+        return tuple(m.name for m in self.members if m.cost_of_leaving is not None and m.cost_of_leaving <= 0)
+
+
+def ensemble(configurations: Sequence[Configuration]) -> Ensemble | None:
+    """All runs on the first configuration's test images together; None for fewer than two.
+
+    Members are chosen, and judged idle, by validation; the test images only tell what the whole is worth.
+    """
+    first = configurations[0].scores
+    runs = [
+        (f"{c.label} · seed {record.seed}" if len(c.records) > 1 else c.label, record)
+        for c in configurations
+        if first is not None and c.scores is not None and c.scores.test_set is first.test_set
+        for record in c.records
+    ]
+    if len(runs) < 2:
+        return None
+    runs.sort(key=lambda run: -run[1].metrics.get("validation/accuracy", -np.inf))
+    chosen = runs[:MOST_MEMBERS]
+    predictions = [read_predictions(record) for _, record in chosen]
+    costs = _costs_of_leaving(predictions)
+    members = tuple(Member(name, cost) for (name, _), cost in zip(chosen, costs, strict=True))
+    return _evaluated(members, len(runs), predictions)
+
+
+def _evaluated(members: tuple[Member, ...], candidates: int, predictions: list[Predictions]) -> Ensemble:
+    labels = predictions[0].test_labels
+    mean = np.mean([p.test_probabilities for p in predictions], axis=0)
+    right = mean.argmax(axis=1) == labels
+    single = predictions[0].test_probabilities.argmax(axis=1) == labels
+    return Ensemble(
+        members=members,
+        candidates=candidates,
+        accuracy=float(right.mean()),
+        accuracy_interval=wilson_interval(int(right.sum()), len(labels)),
+        cross_entropy=cross_entropy(mean, labels),
+        single_accuracy=float(single.mean()),
+        p_value=mcnemar(int(np.sum(right & ~single)), int(np.sum(single & ~right))),
+    )
+
+
+def _costs_of_leaving(predictions: list[Predictions]) -> list[float] | list[None]:
+    labels = predictions[0].validation_labels
+    if not all(np.array_equal(p.validation_labels, labels) for p in predictions):
+        return [None] * len(predictions)
+    stacked: NDArray[np.float32] = np.stack([p.validation_probabilities for p in predictions])
+    total, others = stacked.sum(axis=0), len(predictions) - 1
+    whole = cross_entropy(total / len(predictions), labels)
+    return [cross_entropy((total - own) / others, labels) - whole for own in stacked]
