@@ -215,7 +215,7 @@ def test_learning_rate_is_logarithmic_only_beyond_one_and_a_half_decades(
 
     np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), rates)
     assert axes.get_yscale() == scale
-    assert axes.get_ylabel() == "learning rate (per update)"
+    assert axes.get_ylabel() == "learning rate (mean over the epoch)"
     if scale == "linear":
         np.testing.assert_allclose(axes.get_ylim(), (0, 0.0011))
 

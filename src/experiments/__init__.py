@@ -1,0 +1,42 @@
+"""Config-driven experiments for Keras: ask in YAML, trust every bit, decide with statistics.
+
+    config = experiments.compose("optimizer=rmsprop", "training.epochs=3")
+    record = experiments.run_experiment(config)
+    experiments.load(record.directory).metrics["test/accuracy"]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experiments.config import RunConfig
+    from experiments.results.records import Record
+
+__all__ = ["compose", "load", "run_experiment"]
+
+
+def compose(*overrides: str) -> RunConfig:
+    """The config that `python -m experiments.run <overrides>` would use; raises `InputError` on any mistake."""
+    from experiments import config
+
+    return config.compose(*overrides)
+
+
+def run_experiment(config: RunConfig, directory: Path | None = None, **options: Any) -> Record:
+    """Runs a config in this process; see `experiments.runner.run_experiment`."""
+    from experiments import runner
+
+    return runner.run_experiment(config, directory, **options)
+
+
+def load(run: Path | str) -> Record:
+    """The record of a run: a directory, a name, `sweep/number`, or an MLflow run id; raises `InputError` otherwise."""
+    from experiments.errors import InputError
+    from experiments.results import records
+
+    found = records.find(str(run), records.home())
+    if len(found) != 1:
+        raise InputError(f"{run}: is a sweep of {len(found)} runs; name one of them, as in {run}/0")
+    return found[0]

@@ -1,11 +1,12 @@
-"""RunConfig: composed YAML → validated, typed, frozen. The only door to Hydra's composition and to OmegaConf."""
+"""RunConfig: composed YAML → validated, typed, frozen. The only door to OmegaConf and Hydra's composition."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,7 +100,7 @@ def load_config(path: Path) -> RunConfig:
         InputError: no such file, not YAML, or values that today's schema refuses.
     """
     try:
-        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)  # noqa: S506 - it is the safe loader
+        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except yaml.YAMLError as error:
@@ -123,7 +124,7 @@ def compose(*overrides: str) -> RunConfig:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return from_hydra(hydra_compose("config", overrides=list(overrides)))
-    except HydraException as error:
+    except (HydraException, ValueError) as error:  # ValueError: a choice that is no word, as optimizer=null
         raise explain_composition(error) from None
 
 
@@ -142,23 +143,27 @@ def explain_composition(error: Exception) -> InputError:
     if missing and getattr(error, "options", None):
         group, _, option = missing.rpartition("/")
         return InputError(f"{group}={option}: no such option; {nearest(option, error.options)}")  # type: ignore[attr-defined]
-    if (key := getattr(cause, "full_key", None)) and "not in struct" in str(cause):
-        return InputError(f"{key}: no such key; {_nearest_key(key)}")
-    text = _one_line(error)
+    key = getattr(cause, "full_key", "")
+    if key and "not in struct" in str(cause):
+        beside = cause.parent_node if "." in key else RunConfig.model_fields  # type: ignore[attr-defined]
+        return InputError(f"{key}: no such key; {_nearest_key(key, beside)}")
+    text = _one_line(error).partition(" See https://")[0].partition(" full_key:")[0]
     if "No match in the defaults list" in text:
         key = text.split("'")[1]
-        return InputError(f"{key}: no such group or key; {_nearest_key(key)}")
-    return InputError(text)
+        return InputError(f"{key}: no such key; {_nearest_key(key, [*RunConfig.model_fields, 'experiment'])}")
+    return InputError(f"{key}: {text}" if key else text)
 
 
-def _nearest_key(key: str) -> str:
-    keys = sorted(set(_dotted_keys(RunConfig)) | set(RunConfig.model_fields) | {"experiment"})
+def _nearest_key(key: str, beside: Iterable[str]) -> str:
+    """Half a sentence: which options have `key`, where it stands instead, or the nearest of the keys `beside`."""
     group, _, leaf = key.rpartition(".")
-    same_leaf = [known for known in keys if leaf in (known.rpartition(".")[2], initials(known.rpartition(".")[2]))]
-    if same_leaf:
-        return f"did you mean {' or '.join(sorted(same_leaf, key=lambda known: not known.startswith(group)))}?"
-    siblings = [known for known in keys if known.rpartition(".")[0] == group]
-    return nearest(key, siblings or RunConfig.model_fields)
+    field = RunConfig.model_fields.get(group)
+    owners = [o for o in _options(field.annotation) if leaf in o.model_fields] if field else []
+    if owners:
+        return f"it belongs to {', '.join(f'{group}={name}' for o in owners for name in _names(o))}"
+    known = sorted(set(_dotted_keys(RunConfig)), key=lambda known: (not known.startswith(group), known))
+    same_leaf = [k for k in known if leaf in (k.rpartition(".")[2], initials(k.rpartition(".")[2]))]
+    return f"did you mean {' or '.join(same_leaf)}?" if same_leaf else nearest(leaf, beside)
 
 
 def _dotted_keys(option: type[Option], prefix: str = "") -> Iterator[str]:
@@ -178,7 +183,7 @@ def _mistake(error: dict[str, Any]) -> str:
     keys, fields = _locate(error["loc"])
     dotted, kind, received = ".".join(keys) or "config", error["type"], error["input"]
     if kind == "extra_forbidden":
-        return f"{dotted}: no such key; {nearest(keys[-1], fields)}"
+        return f"{dotted}: no such key; {_nearest_key(dotted, fields)}"
     if kind == "missing":
         return f"{dotted}: missing; every value must be given"
     if kind == "union_tag_not_found":
@@ -192,12 +197,12 @@ def _mistake(error: dict[str, Any]) -> str:
         return f"{dotted}: no such choice {_show(received)}; {nearest(str(received), choices)}"
     if kind == "value_error":
         return f"{dotted}: {context['error']}"
-    rule = error["msg"].replace("Input should be", "must be").replace("Input should", "must")
-    return f"{dotted}: {rule}, received {_show(received)}"
+    rule = "must be a mapping" if kind == "model_type" else re.sub(r"^\w+ should", "must", error["msg"])
+    return f"{dotted}: {rule.partition(' after validation')[0]}, received {_show(received)}"
 
 
 def _locate(location: tuple[str | int, ...]) -> tuple[list[str], list[str]]:
-    """The dotted key's parts without pydantic's union tags, and the keys that are valid beside the last one."""
+    """The dotted key's parts without pydantic's union tags, and the keys that are valid beside the last."""
     keys: list[str] = []
     options: list[type[Option]] = [RunConfig]
     fields: list[str] = []
@@ -214,11 +219,18 @@ def _locate(location: tuple[str | int, ...]) -> tuple[list[str], list[str]]:
 
 
 def _tag(option: type[Option], part: str | int) -> bool:
+    return part in _names(option)
+
+
+def _names(option: type[Option]) -> tuple[str, ...]:
+    """The names that choose it in a group."""
     name = option.model_fields.get("name")
-    return name is not None and part in getattr(name.annotation, "__args__", ())
+    return getattr(name.annotation, "__args__", ()) if name else ()
 
 
 def _show(value: Any) -> str:
+    if value is None:
+        return "null"
     text = f"{value!r} ({type(value).__name__})" if isinstance(value, str | bool) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}…"
 

@@ -1,63 +1,87 @@
-"""`python -m experiments.run`: one run, or with `-m` a sweep. argv in, exit code out."""
+"""`python -m experiments.run`: one run, with `-m` a sweep, with `resume=RUN` the rest of an interrupted one."""
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.entrance import exit_with
+
+if TYPE_CHECKING:
+    from experiments.results.records import Record
 
 EXIT_CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 130}
+RESUME = "resume="
 
 
 def main() -> None:
     """The entrance; exit codes as in the README."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of printing them
-    from hydra.errors import HydraException
-
-    from experiments.errors import ExperimentsError
-
-    _show_messages()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends a run in order, as Ctrl-C does
-    try:
-        _hydra_main()()
-    except HydraException as error:
-        from experiments.config import explain_composition
-
-        _refuse(explain_composition(error))
-    except ExperimentsError as error:
-        _refuse(error)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        sys.exit(130)
+    resumed = [argument.removeprefix(RESUME) for argument in sys.argv[1:] if argument.startswith(RESUME)]
+    exit_with(lambda: _resume(resumed) if resumed else _run())
 
 
-def _hydra_main() -> Any:
+def _resume(names: list[str]) -> int:
+    from experiments.config import load_config
+    from experiments.errors import InputError
+    from experiments.results import records
+
+    if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one argument
+        raise InputError("resume=RUN: stands alone; an interrupted run goes on with the config that it was started with")
+    found = records.find(names[0], records.home())
+    if len(found) != 1:
+        raise InputError(f"{names[0]}: is a sweep; the command that started it does what is missing")
+    if found[0].state == "finished":
+        raise InputError(f"{names[0]}: has finished already, in {found[0].directory}")
+    from experiments.runner import run_experiment
+
+    return _tell(run_experiment(load_config(found[0].directory / records.CONFIG), found[0].directory))
+
+
+def _run() -> int:
+    """Hands the command line to Hydra; returns the exit code."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of printing them
     import hydra
     from hydra.conf import HydraConf, RunDir
     from hydra.core.config_store import ConfigStore
+    from hydra.errors import HydraException
 
-    from experiments.config import CONF
+    from experiments.config import CONF, explain_composition
+
     # Stored here and not in conf/config.yaml, so that a saved config used with --config-path behaves alike: this
     # package makes the directories and logs by itself, after validation, and Hydra leaves nothing behind.
     defaults = HydraConf(run=RunDir("."), output_subdir=None)
     ours = {"hydra_logging": "none", "job_logging": "none", "launcher": "local", "sweeper": "local"}
     defaults.defaults = [{key: ours.get(key, value)} for entry in defaults.defaults for key, value in entry.items()]
     ConfigStore.instance().store(group="hydra", name="config", node=defaults, provider="experiments")
-    return hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(_run_one)
-
-
-def _run_one(composed: Any) -> None:
-    from experiments.errors import ExperimentsError
-
+    outcome = _Outcome()
     try:
-        sys.exit(_train_one(composed))
-    except ExperimentsError as error:
-        _refuse(error)  # here, because Hydra would print a line of its own about an error that leaves this function
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(outcome)()
+    except (HydraException, ValueError) as error:  # ValueError: a choice that is no word, as optimizer=null
+        raise explain_composition(error) from None
+    if outcome.error:
+        raise outcome.error
+    return outcome.code
 
 
-def _train_one(composed: Any) -> int:
+class _Outcome:
+    """What Hydra calls with the composed config. It keeps errors, because Hydra prints a line about those that leave it."""
+
+    def __init__(self) -> None:
+        self.code = 0
+        self.error: Exception | None = None
+
+    def __call__(self, composed: Any) -> None:
+        try:
+            self.code = _train(composed)
+        except Exception as error:
+            self.error = error
+
+
+def _train(composed: Any) -> int:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
@@ -72,37 +96,26 @@ def _train_one(composed: Any) -> int:
         "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})),
         "overrides.yaml": OmegaConf.to_yaml(hydra.overrides.task),
     }
-    record = run_experiment(config, origin=Origin(hydra=files))
-    print(_summary(record))
+    return _tell(run_experiment(config, origin=Origin(hydra=files)))
+
+
+def _tell(record: Record) -> int:
+    """Prints how a run ended, the next useful command and, last, its directory."""
+    if record.state == "finished" and record.overfitting:
+        low, high = record.metrics["test/accuracy_low"], record.metrics["test/accuracy_high"]
+        print(f"test accuracy {record.metrics['test/accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})")
+        print(record.overfitting.verdict)
+        print("next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam")
+    elif record.state == "interrupted":
+        print(f"go on after epoch {record.epochs_run}: python -m experiments.run {RESUME}{_short(record.directory)}")
+    else:
+        print(f"{record.state}; everything so far and the log: {record.directory / 'run.log'}")
     print(record.directory)
     return EXIT_CODES[record.state]
 
 
-def _summary(record: Any) -> str:
-    metrics = record.metrics
-    if record.state != "finished":
-        return f"{record.state}; log: {record.directory / 'run.log'}"
-    return (
-        f"test accuracy {metrics['test/accuracy']:.2%} "
-        f"(95 % interval {metrics['test/accuracy_low']:.2%} to {metrics['test/accuracy_high']:.2%})\n"
-        f"{record.overfitting.verdict}\n"
-        "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam"
-    )
-
-
-def _show_messages() -> None:
-    """What the package logs goes to standard output, as plain sentences."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    package = logging.getLogger("experiments")
-    package.addHandler(handler)
-    package.setLevel(logging.INFO)
-    package.propagate = False
-
-
-def _refuse(error: Exception) -> None:
-    print(error, file=sys.stderr)
-    sys.exit(2)
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ MOST_MEMBERS = 50  # more than anybody would serve, and 32 MB of MNIST probabili
 
 @dataclass(frozen=True)
 class Member:
-    """A run in the ensemble; `cost_of_leaving` is by how much the rest's validation cross-entropy is higher."""
+    """A run; `cost_of_leaving` is by how much the others' validation cross-entropy is higher than all's."""
 
     name: str
     cost_of_leaving: float | None

@@ -60,7 +60,7 @@ def disagreement(better: Configuration, worse: Configuration) -> Disagreement | 
 
 
 def most_missed(configurations: Iterable[Configuration], test_set: ImageSet) -> tuple[Mistake, ...]:
-    """Images that more than half of all runs on this test set miss, the most votes first, then the largest loss."""
+    """Images that more than half of all runs on them miss, the most votes first, then the largest loss."""
     scores = [c.scores for c in configurations if c.scores is not None and c.scores.test_set is test_set]
     together = _together(scores)
     return tuple(sorted(_listed(together, missed(together)), key=lambda mistake: -mistake.votes))

@@ -211,12 +211,9 @@ def append(
     for name in KERNEL_REGULARIZERS & parameters.keys() - arguments.keys():
         arguments[name] = penalty(regularization)
     try:
-        appended = factory(**arguments, name=f"{entry.layer.lower()}_{number}")(x)
+        return factory(**arguments, name=f"{entry.layer.lower()}_{number}")(x)
     except Exception as error:  # Keras has no common base for what its layers make of bad values
         raise InputError(f"{key}: {entry.layer}: {_condense(error)}") from error
-    if not math.prod(appended.shape[1:]):
-        raise InputError(f"{key}: {entry.layer}: leaves nothing of {_describe(x)}")
-    return appended
 
 
 def _check_arguments(
@@ -244,7 +241,3 @@ def _condense(error: Exception) -> str:
     text = re.sub(r"\x1b\[\d+m", "", str(error)).partition("Arguments received by")[0]
     text = " ".join(re.sub(r"^Exception encountered when calling \S+", "", text).split())
     return text if len(text) <= 200 else f"{text[:199]}…"
-
-
-def _describe(x: keras.KerasTensor) -> str:
-    return "×".join(str(side) for side in x.shape[1:])

@@ -39,6 +39,7 @@ class EpochRow:
 
     Training values are running means over the epoch, dropout and augmentation on; validation values are the model's
     at the epoch's end. `*_loss` contains penalties and label smoothing, `*_cross_entropy` (nats) does not.
+    `learning_rate` is the mean over the epoch's steps.
     """
 
     epoch: int
@@ -295,6 +296,11 @@ def _readable(home: Path) -> Iterator[Record]:
     for directory in run_directories(home):
         with suppress(InputError):  # a damaged record has no id to match; naming it directly tells what is wrong
             yield load(directory)
+
+
+def unmirrored(home: Path) -> list[Record]:
+    """The runs that have ended and whose mirror in MLflow is not complete."""
+    return [record for record in _readable(home) if record.state != "running" and not record.mlflow.synced]
 
 
 def newest_sweep(home: Path) -> list[Record]:

@@ -69,9 +69,9 @@ def plan_table(plan: Plan, statuses: Sequence[Status], estimate: float | None) -
         first = group[0]
         states = Counter(status.before for status in group)
         table.add_row(
-            _numbers(group),
+            _numbers([status.job.number for status in group]),
             *(str(first.job.varied[name]) for name in varied),
-            ", ".join(str(status.job.config.seed) for status in group),
+            _numbers([status.job.config.seed for status in group]),
             ", ".join(f"{count} {state}" if len(group) > 1 else state for state, count in states.items()),
             f"{first.parameters:,}" if first.parameters else "",
             first.job.run_key[:12],
@@ -89,7 +89,7 @@ def final_table(plan: Plan, statuses: Sequence[Status]) -> Table:
         finished = [status.record for status in group if status.state == "done" and status.record]
         states = Counter(status.state for status in group)
         table.add_row(
-            _numbers(group),
+            _numbers([status.job.number for status in group]),
             *(str(group[0].job.varied[name]) for name in varied),
             str(len(finished)),
             *(_mean(finished, name) for name in ("validation/accuracy", "test/accuracy", "generalisation_gap")),
@@ -126,10 +126,15 @@ def _range(values: Sequence[int]) -> str:
     return str(values[0]) if min(values) == max(values) else f"{min(values)}-{max(values)}"
 
 
-def _numbers(group: Sequence[Status]) -> str:
-    numbers = [status.job.number for status in group]
-    together = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
-    return f"{numbers[0]}-{numbers[-1]}" if together else ", ".join(map(str, numbers))
+def _numbers(numbers: Sequence[int]) -> str:
+    """`[0, 1, 2, 5]` → `0-2, 5`."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def _duration(seconds: float) -> str:

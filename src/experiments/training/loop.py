@@ -42,6 +42,10 @@ class Rate(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[mis
         last = tf.shape(self.table)[0] - 1
         return tf.gather(self.table, tf.minimum(tf.cast(step, tf.int32), last)) * self.scale
 
+    def mean(self, epoch: int, steps: int) -> float:
+        """The mean rate of an epoch (from 1) of `steps` steps."""
+        return float(tf.reduce_mean(self.table[(epoch - 1) * steps : epoch * steps]) * self.scale)
+
     def get_config(self) -> dict[str, Any]:
         """Not used: models are saved without their optimizer."""
         return {}
@@ -164,7 +168,7 @@ def _run_epoch(trainer: Trainer, validation: Split, rows: Sequence[EpochRow]) ->
         validation_loss=loss,
         validation_cross_entropy=plain,
         validation_accuracy=accuracy,
-        learning_rate=float(trainer.rate(epoch * trainer.batches.steps - 1)),
+        learning_rate=trainer.rate.mean(epoch, trainer.batches.steps),
         seconds=round(time.perf_counter() - started, 3),
         weights_digest=trainer.weights_digest(),
     )

@@ -79,7 +79,7 @@ def learning_rate(history: History, title: str) -> Figure:
     if not _scale(axes):
         axes.set_ylim(0, 1.1 * max(rates[np.isfinite(rates)], default=1.0) or 1.0)
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
-    axes.set_ylabel("learning rate (per update)")
+    axes.set_ylabel("learning rate (mean over the epoch)")
     return figure
 
 

@@ -1,0 +1,36 @@
+# `make help` lists the commands. Each one first makes .venv and installs what it needs, once.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test lint ui bench
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## make .venv with every package as pinned in constraints.txt
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python ≥ 3.11 is needed, $(PYTHON) is `$(PYTHON) -V 2>&1`; choose another: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(INSTALLED)  ## the main job: a sweep over three optimizers (on MNIST where it can be had)
+	$(BIN)/python -m experiments.run -m optimizer=sgd,rmsprop,adam
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## formatting, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+ui: $(INSTALLED)  ## the MLflow UI on the store of this folder
+	$(BIN)/python -m experiments.ui
+
+bench: $(INSTALLED)  ## measure the README's claims and write benchmarks/results.md
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,33 @@
+"""What every entrance shares: messages to the screen, mistakes to exit code 2."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from experiments.errors import ExperimentsError
+
+
+def show_messages() -> None:
+    """What the package logs goes to standard output, as plain sentences."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    package = logging.getLogger("experiments")
+    package.handlers = [handler]
+    package.setLevel(logging.INFO)
+    package.propagate = False
+
+
+def exit_with(command: Callable[[], int]) -> None:
+    """Ends the process with the command's exit code; with 2 after a mistake of the user, with 130 after Ctrl-C."""
+    show_messages()
+    try:
+        code = command()
+    except ExperimentsError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 2
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        code = 130
+    sys.exit(code)

@@ -1,0 +1,46 @@
+"""`python -m experiments.sync [RUN ...]`: mirror to MLflow what could not be mirrored at the time."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from experiments.entrance import exit_with
+from experiments.errors import InputError
+
+
+def main() -> None:
+    """The entrance; exit code 1 where a run could not be mirrored."""
+    exit_with(lambda: sync(_arguments().runs))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m experiments.sync", description=__doc__)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="a run or a sweep; by default every run not yet mirrored")
+    return parser.parse_args()
+
+
+def sync(names: Sequence[str]) -> int:
+    """Mirrors the named runs, or all that have ended and are not mirrored."""
+    from experiments.config import load_config
+    from experiments.results import records, tracking
+
+    home = records.home()
+    found = [record for name in names for record in records.find(name, home)] if names else records.unmirrored(home)
+    failed = 0
+    for record in found:
+        if record.state == "running":
+            raise InputError(f"{record.name}: is still running; it is mirrored while it runs")
+        try:
+            run_id = tracking.synchronise(record, load_config(record.directory / records.CONFIG), home)
+            print(f"{record.name}: mirrored as {run_id}")
+        except tracking.TrackingError as error:
+            failed += 1
+            print(error)
+    if not found:
+        print("nothing to do: every run that has ended is mirrored")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    main()

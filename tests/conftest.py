@@ -1,0 +1,69 @@
+"""What many tests share: a home of their own, TensorFlow started once, and whole commands as child processes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.config import RunConfig, compose
+from experiments.ingredients.datasets import ImageData
+
+# The smallest run that is still a run: 64 of the bundled digits, one thread.
+SMALL = ("dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1")
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Starts TensorFlow before any test can do so with other threads."""
+    if session.config.option.collectonly:
+        return
+    if any("tensorflow" in getattr(item, "fixturenames", ()) for item in session.items):
+        from experiments.training import runtime
+
+        runtime.prepare(compose("training.threads=1").training)
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> Any:
+    """TensorFlow as a run starts it: one thread, deterministic operations."""
+    return pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty `EXPERIMENTS_HOME`; nothing is ever written to the user's own."""
+    monkeypatch.setenv("EXPERIMENTS_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def small() -> Callable[..., RunConfig]:
+    """Composes the config of a small run; overrides may be added."""
+    return lambda *overrides: compose(*SMALL, *overrides)
+
+
+@pytest.fixture(scope="session")
+def small_data(small: Callable[..., RunConfig]) -> ImageData:
+    return small().dataset.load()
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
+    """The variables of a child process: this process's, without what would change where it writes."""
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    return kept | {"EXPERIMENTS_HOME": str(home)} | variables
+
+
+def start(home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    """`python -m experiments.run <arguments>`, started in `home`'s parent with `home` as its home."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.run", *arguments],
+        env=environment(home, **variables), cwd=home.parent, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip

@@ -1,0 +1,331 @@
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from pydantic import TypeAdapter, ValidationError
+from sklearn.datasets import load_digits
+
+from experiments.errors import InputError
+from experiments.ingredients import datasets
+from experiments.ingredients.datasets import Dataset, ImageData
+from experiments.ingredients.digits import enlarge, read_digits
+
+OPTIONS = sorted((Path(__file__).parents[1] / "conf" / "dataset").glob("*.yaml"))
+ADAPTER = TypeAdapter(Dataset)
+
+
+def make(name: str, **values):
+    return ADAPTER.validate_python({"name": name, "validation_fraction": 0.1, "train_limit": None} | values)
+
+
+def write_npz(path: Path, train: int = 40, test: int = 10, classes: int = 4, **changes) -> Path:
+    """Grey 6×5 images, random but the same every time; labels 0, 1, 2, 3, 0, 1, …"""
+    random = np.random.default_rng(0)
+    arrays = {
+        "x_train": random.integers(0, 256, (train, 6, 5), dtype=np.uint8),
+        "y_train": np.arange(train) % classes,
+        "x_test": random.integers(0, 256, (test, 6, 5), dtype=np.uint8),
+        "y_test": np.arange(test) % classes,
+    }
+    np.savez(path, **(arrays | changes))
+    return path
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without network and without any data set; returns its $EXPERIMENTS_DATA."""
+    data = tmp_path / "data"
+    data.mkdir()
+    monkeypatch.setenv("EXPERIMENTS_DATA", str(data))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setattr("experiments.ingredients.downloads._probe", lambda url: "no network")
+    return data
+
+
+@pytest.fixture
+def small_mnist(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """40 + 10 images that pass for MNIST."""
+    random = np.random.default_rng(1)
+    arrays = {
+        "x_train": random.integers(0, 256, (40, 28, 28), dtype=np.uint8),
+        "y_train": np.arange(40, dtype=np.uint8) % 10,
+        "x_test": random.integers(0, 256, (10, 28, 28), dtype=np.uint8),
+        "y_test": np.arange(10, dtype=np.uint8),
+    }
+    digests = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+    monkeypatch.setattr(datasets, "MNIST_DIGESTS", digests)
+    np.savez(nowhere / "mnist.npz", **arrays)
+    return arrays
+
+
+def check_whole(data: ImageData) -> None:
+    for split in (data.train, data.validation, data.test):
+        assert split.images.dtype == np.uint8
+        assert split.images.flags.c_contiguous
+        assert split.images.shape == (len(split.labels), *data.image_shape)
+        assert split.labels.dtype == np.int64
+        assert set(split.labels.tolist()) <= set(range(data.classes))
+
+
+@pytest.mark.parametrize("path", OPTIONS, ids=lambda path: path.stem)
+def test_option_file_lists_exactly_the_fields_of_its_class(path: Path):
+    text = path.read_text()
+    values = yaml.safe_load(text)
+    option = ADAPTER.validate_python(values)
+    assert text.startswith("# ")
+    assert values["name"] == path.stem
+    assert set(values) == set(type(option).model_fields)
+
+
+def test_every_class_has_an_option_file():
+    assert [path.stem for path in OPTIONS] == ["auto", "digits", "fashion_mnist", "files", "mnist"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("validation_fraction", 0.0), ("validation_fraction", 1.0), ("validation_fraction", float("nan")),
+        ("train_limit", 0), ("train_limit", 1.5), ("train_limit", True), ("shuffle", True),
+    ],
+)  # fmt: skip
+def test_schema_refuses(key: str, value: object):
+    with pytest.raises(ValidationError, match=key):
+        make("digits", **{key: value})
+
+
+# MNIST
+
+
+def test_mnist_keeps_the_official_order_and_the_last_tenth_for_validation(small_mnist):
+    data = make("mnist", path=None).load()
+    check_whole(data)
+    assert data.train.images.shape == (36, 28, 28, 1)
+    np.testing.assert_array_equal(data.train.images[..., 0], small_mnist["x_train"][:36])
+    np.testing.assert_array_equal(data.validation.images[..., 0], small_mnist["x_train"][36:])
+    np.testing.assert_array_equal(data.validation.labels, [6, 7, 8, 9])
+    np.testing.assert_array_equal(data.test.images[..., 0], small_mnist["x_test"])
+    assert data.class_names == tuple("0123456789")
+    assert data.source == "EXPERIMENTS_DATA/mnist.npz"
+
+
+def test_digest_covers_names_shapes_types_and_bytes(small_mnist):
+    expected = hashlib.sha256()
+    for name, shape, dtype in (
+        ("x_train", "(40, 28, 28, 1)", "uint8"),
+        ("y_train", "(40,)", "int64"),
+        ("x_test", "(10, 28, 28, 1)", "uint8"),
+        ("y_test", "(10,)", "int64"),
+    ):
+        content = hashlib.sha256(small_mnist[name].tobytes()).hexdigest()
+        expected.update(f"{name} {shape} {dtype} {content}\n".encode())
+    assert make("mnist", path=None).load().digest == expected.hexdigest()
+
+
+def test_digest_does_not_depend_on_the_split(small_mnist):
+    digests = {
+        make("mnist", path=None, validation_fraction=f, train_limit=n).load().digest
+        for f, n in ((0.1, None), (0.5, None), (0.1, 12))
+    }
+    assert len(digests) == 1
+
+
+def test_train_limit_keeps_the_first_images_and_all_of_validation(small_mnist):
+    data = make("mnist", path=None, train_limit=12).load()
+    np.testing.assert_array_equal(data.train.images[..., 0], small_mnist["x_train"][:12])
+    assert len(data.validation.labels) == 4
+
+
+def test_train_limit_above_what_is_there_is_refused(small_mnist):
+    with pytest.raises(InputError, match=r"^dataset.train_limit: must be at most 36 here, received 37$"):
+        make("mnist", path=None, train_limit=37).load()
+
+
+@pytest.mark.parametrize("name", ["x_train", "y_train", "x_test", "y_test"])
+def test_mnist_with_one_changed_value_is_refused_and_the_array_named(nowhere, small_mnist, name: str):
+    array = small_mnist[name].copy()
+    array.flat[0] = (int(array.flat[0]) + 1) % 10
+    np.savez(nowhere / "mnist.npz", **(small_mnist | {name: array}))
+    with pytest.raises(InputError) as caught:
+        make("mnist", path=None).load()
+    (line,) = caught.value.mistakes
+    assert line.startswith(f"dataset.path: {nowhere / 'mnist.npz'}: {name} is not MNIST's")
+    assert datasets.MNIST_DIGESTS[name] in line
+
+
+def test_mnist_nowhere_names_the_places_and_the_remedy(nowhere: Path, tmp_path: Path):
+    with pytest.raises(InputError) as caught:
+        make("mnist", path=None).load()
+    (line,) = caught.value.mistakes
+    places = (nowhere / "mnist.npz", tmp_path / "keras/datasets/mnist.npz")
+    for words in (*places, "no network", "EXPERIMENTS_DATA", "dataset=digits"):
+        assert str(words) in line
+
+
+def test_mnist_at_a_wrong_path_is_not_looked_for_elsewhere(small_mnist):
+    with pytest.raises(InputError, match=r"^dataset.path: no such file, received /no/such.npz"):
+        make("mnist", path="/no/such.npz").load()
+
+
+def test_real_mnist():
+    if not (Path(os.environ.get("EXPERIMENTS_DATA", "/none")) / "mnist.npz").is_file():
+        pytest.skip("no mnist.npz in EXPERIMENTS_DATA")
+    data = make("auto").load()
+    check_whole(data)
+    assert data.name == "mnist"
+    assert [len(split.labels) for split in (data.train, data.validation, data.test)] == [
+        54_000,
+        6_000,
+        10_000,
+    ]
+    assert data.train.labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    assert np.bincount(data.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    assert len(data.doubtful) == 15
+    assert sum(map(len, data.doubtful.values())) == 10
+    assert all(data.test.labels[index] not in labels for index, labels in data.doubtful.items())
+
+
+# Auto
+
+
+def test_auto_is_mnist_where_its_file_is(small_mnist):
+    resolution = make("auto", validation_fraction=0.2, train_limit=20).resolve()
+    assert resolution == (make("mnist", path=None, validation_fraction=0.2, train_limit=20), "")
+    assert make("auto").load().name == "mnist"
+
+
+def test_auto_is_digits_elsewhere_and_says_so(nowhere: Path):
+    dataset, message = make("auto", train_limit=7).resolve()
+    assert dataset == make("digits", train_limit=7)
+    assert "digits of scikit-learn" in message
+    assert "no network" in message
+    assert "\n" not in message
+
+
+def test_a_damaged_mnist_is_not_replaced_by_digits(nowhere: Path):
+    (nowhere / "mnist.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match="cut off"):
+        make("auto").load()
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "digits", "files"])
+def test_all_others_resolve_to_themselves(name: str):
+    more = {"digits": {}, "files": {"path": None, "class_names": None}}.get(name, {"path": None})
+    dataset = make(name, **more)
+    assert dataset.resolve() == (dataset, "")
+
+
+# Fashion-MNIST
+
+
+def test_fashion_mnist_of_other_shape_is_refused(nowhere: Path):
+    write_npz(nowhere / "fashion_mnist.npz")
+    with pytest.raises(InputError, match=r"is not Fashion-MNIST: must hold .* received \(\(40, 6, 5, 1\)"):
+        make("fashion_mnist", path=None).load()
+
+
+def test_fashion_mnist_has_names(nowhere: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(datasets, "FASHION_SHAPES", ((40, 6, 5, 1), (10, 6, 5, 1)))
+    write_npz(nowhere / "fashion_mnist.npz", classes=10)
+    data = make("fashion_mnist", path=None).load()
+    check_whole(data)
+    assert data.class_names[9] == "Ankle boot"
+    assert len(data.class_names) == 10
+    assert not data.doubtful
+
+
+# Digits
+
+
+def test_digits_are_scikit_learns():
+    images, labels = read_digits()
+    expected = load_digits()
+    np.testing.assert_array_equal(images, expected.images)
+    np.testing.assert_array_equal(labels, expected.target)
+
+
+def test_digits_are_split_into_stratified_parts_that_are_the_same_bits_everywhere():
+    data = make("digits").load()
+    check_whole(data)
+    assert [len(split.labels) for split in (data.train, data.validation, data.test)] == [1293, 144, 360]
+    for split in (data.train, data.validation, data.test):
+        assert np.ptp(np.bincount(split.labels)) <= 7  # the classes themselves have 174 to 183 images
+    assert data.image_shape == (28, 28, 1)
+    assert data.digest == "90848523233c321b49b64baa5250146b82f009caec111d5b6ba6184f08666959"
+
+
+def test_digits_have_each_image_once():
+    data = make("digits").load()
+    ours = np.concatenate([data.train.images, data.validation.images, data.test.images]).reshape(1797, -1)
+    theirs = enlarge(read_digits()[0]).reshape(1797, -1)
+    np.testing.assert_array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
+
+
+def test_enlarge_interpolates_in_thirds_inside_a_frame():
+    images = np.zeros((2, 8, 8), np.int64)
+    images[0] = 16
+    images[1, :, 1:] = 12  # columns 0, 12, 12, …; 12 of 16 is 191.25 of 255
+    large = enlarge(images)[..., 0]
+    assert large.shape == (2, 28, 28)
+    assert (large[0, 2:-2, 2:-2] == 255).all()
+    assert large[0].sum() == 255 * 24 * 24
+    # Centres of the first source columns lie at 1 and 4 of the enlarged ones: 0 0 | 1/3 2/3 | 1 1 …
+    np.testing.assert_array_equal(large[1, 14, 2:8], [0, 0, 64, 128, 191, 191])
+
+
+# Files
+
+
+def make_files(path: Path, **values):
+    return make("files", **({"path": str(path), "class_names": None} | values))
+
+
+def test_npz_is_read_in_an_order_that_spreads_the_classes(tmp_path: Path):
+    x_train = np.arange(40, dtype=np.uint8).repeat(30).reshape(40, 6, 5)
+    path = write_npz(tmp_path / "mine.npz", x_train=x_train, y_train=np.arange(40) // 10)  # sorted by class
+    data = make_files(path, train_limit=8).load()
+    check_whole(data)
+    assert data.train.images[:, 0, 0, 0].tolist() == [0, 10, 20, 30, 1, 11, 21, 31]
+    assert data.validation.images[:, 0, 0, 0].tolist() == [9, 19, 29, 39]
+    assert data.validation.labels.tolist() == [0, 1, 2, 3]
+    assert data.class_names == ("0", "1", "2", "3")
+    assert data.source == str(path)
+
+
+def test_npz_takes_class_names(tmp_path: Path):
+    path = write_npz(tmp_path / "mine.npz")
+    assert make_files(path, class_names=["a", "b", "c", "d"]).load().class_names == ("a", "b", "c", "d")
+    with pytest.raises(InputError, match=r"^dataset.class_names: must be as many as .*, 4, received 1$"):
+        make_files(path, class_names=["a"]).load()
+
+
+def test_folder_has_names_of_its_own(tmp_path: Path):
+    with pytest.raises(InputError, match=r"^dataset.class_names: must be null for a folder"):
+        make_files(tmp_path, class_names=["a", "b"]).load()
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        (None, "dataset.path: must be given, an .npz or a folder with train/ and test/, received null"),
+        ("/no/such", "dataset.path: no such file or folder, received /no/such"),
+    ],
+)
+def test_files_need_a_path(path: str | None, line: str):
+    with pytest.raises(InputError) as caught:
+        make("files", path=path, class_names=None).load()
+    assert caught.value.mistakes == (line,)
+
+
+def test_validation_must_not_be_empty(tmp_path: Path):
+    path = write_npz(tmp_path / "mine.npz", train=4, classes=2)
+    with pytest.raises(InputError, match=r"^dataset.validation_fraction: 0.1 of 4 .* none for validation"):
+        make_files(path).load()
+
+
+def test_validation_must_leave_every_class_an_image(tmp_path: Path):
+    path = write_npz(tmp_path / "mine.npz", train=4, classes=4)
+    with pytest.raises(InputError, match=r"^dataset.validation_fraction: 0.5 of 4 .* leaves class 2 without"):
+        make_files(path, validation_fraction=0.5).load()
