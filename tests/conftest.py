@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from experiments.config import RunConfig, compose
+from experiments.errors import StoppedError
 from experiments.ingredients.datasets import ImageData
+from experiments.results.records import EpochRow
 
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
-SMALL = ("dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1")
+SMALL = (
+    "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1",
+)  # fmt: skip
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -26,7 +31,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if any("tensorflow" in getattr(item, "fixturenames", ()) for item in session.items):
         from experiments.training import runtime
 
-        runtime.prepare(compose("training.threads=1").training)
+        with runtime.quiet():  # TensorFlow's lines about this machine
+            runtime.prepare(compose("training.threads=1").training)
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +58,40 @@ def small() -> Callable[..., RunConfig]:
 @pytest.fixture(scope="session")
 def small_data(small: Callable[..., RunConfig]) -> ImageData:
     return small().dataset.load()
+
+
+class Trained(NamedTuple):
+    """A training that has ended, or stopped where it was asked to: then `rows` are those so far."""
+
+    trainer: Any
+    rows: list[EpochRow]
+
+
+def train(
+    config: RunConfig, data: ImageData, *, checkpoints: Path | None = None, stop_after: int | None = None
+) -> Trained:
+    """Trains in this process, from the checkpoints in a directory where there are any."""
+    from experiments.training import loop
+    from experiments.training.checkpoint import Checkpoints, State
+
+    trainer = loop.build(config, data)
+    kept = Checkpoints(checkpoints) if checkpoints else None
+    states = [kept.restore(trainer.model) if kept else State(rows=[], best=None)]
+
+    def on_epoch(state: State) -> None:
+        states.append(state)
+        if kept:
+            kept.save(trainer.model, state)
+
+    with contextlib.suppress(StoppedError):
+        loop.train(
+            trainer,
+            data.validation,
+            states[0],
+            on_epoch=on_epoch,
+            stop_requested=lambda: len(states[-1].rows) == stop_after,
+        )
+    return Trained(trainer, states[-1].rows)
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:

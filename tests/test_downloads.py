@@ -109,9 +109,7 @@ def test_no_network_is_known_within_seconds_and_without_keras(cache: Path, fake_
         monkeypatch.setenv(proxy, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setattr(downloads, "ORIGIN", "https://storage.googleapis.com/no/such/file")
     started = time.monotonic()
-    with pytest.raises(
-        InputError, match=r"dataset=mnist: not found .* not downloaded \(.*Connection refused"
-    ):
+    with pytest.raises(InputError, match=r"dataset=mnist: not found .* not downloaded \(.*Connection refused"):
         locate("mnist", None)
     assert time.monotonic() - started < downloads.PROBE_SECONDS + 2
 

@@ -146,24 +146,18 @@ def test_evaluate_refuses_bad_input(probabilities, labels, doubtful, message):
 
 
 def overfitting(train, validation, train_accuracy=0.99, validation_accuracy=0.97):
-    return find_overfitting(
-        train, validation, train_accuracy=train_accuracy, validation_accuracy=validation_accuracy
-    )
+    return find_overfitting(train, validation, train_accuracy=train_accuracy, validation_accuracy=validation_accuracy)
 
 
 def test_find_overfitting_names_the_epoch():
     result = overfitting([0.5, 0.3, 0.2, 0.1, 0.05, 0.01], [0.4, 0.3, 0.25, 0.26, 0.35, 0.5])
     assert (result.epoch, result.best_epoch) == (4, 3)
     assert result.generalisation_gap == pytest.approx(0.02)
-    assert result.verdict.startswith(
-        "Overfits from epoch 4: validation cross-entropy rose from 0.2500 (epoch 3)"
-    )
+    assert result.verdict.startswith("Overfits from epoch 4: validation cross-entropy rose from 0.2500 (epoch 3)")
 
 
 def test_find_overfitting_survives_a_spike_and_a_wobble():
-    result = overfitting(
-        [0.5, 0.3, 0.2, 0.1, 0.05, 0.04, 0.03, 0.02], [0.4, 0.25, 0.30, 1.5, 0.36, 0.35, 0.37, 0.36]
-    )
+    result = overfitting([0.5, 0.3, 0.2, 0.1, 0.05, 0.04, 0.03, 0.02], [0.4, 0.25, 0.30, 1.5, 0.36, 0.35, 0.37, 0.36])
     assert (result.epoch, result.best_epoch) == (3, 2)
 
 
@@ -245,9 +239,7 @@ def test_image_digests_are_blake2b_of_the_pixels():
     images = np.arange(2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 3, 1)
     digests = image_digests(images)
     assert digests.dtype == np.uint64
-    assert int(digests[1]) == int.from_bytes(
-        hashlib.blake2b(bytes(range(6, 12)), digest_size=8).digest(), "little"
-    )
+    assert int(digests[1]) == int.from_bytes(hashlib.blake2b(bytes(range(6, 12)), digest_size=8).digest(), "little")
     assert image_digests(images.reshape(2, 3, 2, 1)).tolist() == digests.tolist()
     assert image_digests(images[:0]).shape == (0,)
     with pytest.raises(ValueError, match="uint8"):

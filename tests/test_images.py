@@ -145,9 +145,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path):
 
 def write_pictures(root: Path, suffix: str = ".png", mode: str = "L", size: tuple[int, int] = (5, 6)) -> Path:
     """Two training pictures and one test picture of `a` and `b` each; the first pixel tells them apart."""
-    for number, name in enumerate(
-        ["train/a/1", "train/a/2", "train/b/1", "train/b/2", "test/a/1", "test/b/1"]
-    ):
+    for number, name in enumerate(["train/a/1", "train/a/2", "train/b/1", "train/b/2", "test/a/1", "test/b/1"]):
         file = root / f"{name}{suffix}"
         file.parent.mkdir(parents=True, exist_ok=True)
         picture = Image.new(mode, size)

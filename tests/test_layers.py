@@ -139,9 +139,7 @@ def test_only_allowed_layers_are_known(name: str):
 
 @pytest.mark.parametrize("value", [{"class_name": "Lambda"}, [{"a": 1}], float("nan"), [float("inf")], print])
 def test_arguments_must_be_plain(value: object):
-    with pytest.raises(
-        ValidationError, match="must be a number, a word, true, false, null or a list of these"
-    ):
+    with pytest.raises(ValidationError, match="must be a number, a word, true, false, null or a list of these"):
         make(layer("Dense", units=value))
 
 

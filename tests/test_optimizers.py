@@ -168,7 +168,9 @@ def test_muon_orthogonalises_the_step_of_a_matrix() -> None:
     values = np.linalg.svd(change / scale, compute_uv=False)
     assert (values > 0.6).all()
     assert (values < 1.3).all()
-    np.testing.assert_allclose(left.T @ change @ right.T / scale, np.diag(np.diag(left.T @ change @ right.T)) / scale, atol=1e-3)
+    np.testing.assert_allclose(
+        left.T @ change @ right.T / scale, np.diag(np.diag(left.T @ change @ right.T)) / scale, atol=1e-3
+    )
 
 
 def test_muon_leaves_convolution_kernels_to_adam() -> None:
@@ -199,7 +201,12 @@ def test_weight_decay_spares_biases_and_norms(name: str, variable: str) -> None:
 def test_weight_decay_in_a_real_model_spares_biases_and_norms(name: str) -> None:
     import keras
 
-    layers = [keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 2), keras.layers.BatchNormalization(), keras.layers.Flatten()]
+    layers = [
+        keras.Input((4, 4, 1)),
+        keras.layers.Conv2D(2, 2),
+        keras.layers.BatchNormalization(),
+        keras.layers.Flatten(),
+    ]
     model = keras.Sequential([*layers, keras.layers.Dense(2)])
     optimizer = make(name, weight_decay=0.5).build(rate([1.0]))
     for variable in model.trainable_variables:

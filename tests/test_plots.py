@@ -36,9 +36,7 @@ FASHION = (
 )
 CAPITALS = ("CATERPILLAR", "CHIMPANZEE", "MOTORWAY", "A REMARKABLY LONG NAME")
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-LONG_TITLE = (
-    "a data set · a model with many layers · an optimizer · a schedule · dropout 0.4 · batch 128 · seed 10"
-)
+LONG_TITLE = "a data set · a model with many layers · an optimizer · a schedule · dropout 0.4 · batch 128 · seed 10"
 VERDICT = (
     "Overfits from epoch 16: validation cross-entropy rose from 0.0522 (epoch 13) to 0.0863 while the "
     "training one fell to 0.0052; accuracy 99.84% in training, 97.46% in validation."
@@ -153,8 +151,7 @@ def test_loss_with_penalties_shows_the_plain_cross_entropy_beside_it() -> None:
 def test_notes_say_how_training_values_were_taken() -> None:
     for draw in (plots.loss, plots.accuracy):
         assert any(
-            "while the weights change, with dropout" in text
-            for text in texts(draw(history(), overfitting(), "t"))
+            "while the weights change, with dropout" in text for text in texts(draw(history(), overfitting(), "t"))
         )
 
 
@@ -165,9 +162,7 @@ def test_accuracy_is_in_percent() -> None:
     np.testing.assert_allclose(drawn["validation"].get_ydata()[0], 95)
 
 
-@pytest.mark.parametrize(
-    ("draw", "at_best"), [(plots.loss, 0.1 + 0.05 / 3), (plots.accuracy, 100 - (10 + 5 / 3) / 3)]
-)
+@pytest.mark.parametrize(("draw", "at_best"), [(plots.loss, 0.1 + 0.05 / 3), (plots.accuracy, 100 - (10 + 5 / 3) / 3)])
 def test_best_and_overfitted_epochs_are_marked(draw, at_best: float) -> None:
     figure = draw(history(penalty=0.1), overfitting(best_epoch=3, epoch=5), "t")
 
@@ -208,9 +203,7 @@ def test_values_that_are_not_finite_leave_gaps() -> None:
     ("rates", "scale"),
     [([1e-3] * 4, "linear"), ([1e-3, 8e-4, 5e-4, 1e-4], "linear"), ([1e-3, 1e-4, 1e-5, 1e-6], "log")],
 )
-def test_learning_rate_is_logarithmic_only_beyond_one_and_a_half_decades(
-    rates: list[float], scale: str
-) -> None:
+def test_learning_rate_is_logarithmic_only_beyond_one_and_a_half_decades(rates: list[float], scale: str) -> None:
     axes = plots.learning_rate(history(4, rates=rates), "t").axes[0]
 
     np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), rates)
@@ -525,9 +518,7 @@ def visible_texts(figure: Figure) -> list[Text]:
     right = {axes.yaxis for axes in figure.axes[1:]}  # a colour bar has its labels on the right
     inside |= {tick.label2 for axis in right for tick in axis.get_major_ticks()}
     hidden = ticks - inside
-    return [
-        text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in hidden
-    ]
+    return [text for text in figure.findobj(Text) if text.get_text() and text.get_visible() and text not in hidden]
 
 
 @pytest.mark.parametrize(
@@ -567,7 +558,5 @@ def test_saved_bytes_depend_on_the_figure_alone(tmp_path) -> None:
 
 
 def test_import_brings_neither_pyplot_nor_tensorflow() -> None:
-    code = (
-        "import sys, experiments.results.plots; print({'matplotlib.pyplot', 'tensorflow'} & set(sys.modules))"
-    )
+    code = "import sys, experiments.results.plots; print({'matplotlib.pyplot', 'tensorflow'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -190,16 +190,12 @@ TRUE_ACCURACY = 0.1 * 0.6 + 0.9 * 0.97
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_intervals_over_seeds_cover(seeds, seed_deviation):
     generator = np.random.default_rng(8)
-    runs = [
-        simulate(generator, seeds=seeds, images=400, seed_deviation=seed_deviation) for _ in range(TRIALS)
-    ]
+    runs = [simulate(generator, seeds=seeds, images=400, seed_deviation=seed_deviation) for _ in range(TRIALS)]
     assert 0.93 <= np.mean([covers(mean_estimate(right).interval, TRUE_ACCURACY) for right in runs]) <= 0.97
     assert 0.93 <= np.mean([covers(accuracy_interval(right), TRUE_ACCURACY) for right in runs]) <= 0.97
 
 
-@pytest.mark.parametrize(
-    ("seeds_a", "seeds_b", "matched"), [(3, 3, True), (5, 5, True), (5, 5, False), (3, 6, False)]
-)
+@pytest.mark.parametrize(("seeds_a", "seeds_b", "matched"), [(3, 3, True), (5, 5, True), (5, 5, False), (3, 6, False)])
 def test_differences_over_seeds_cover_and_keep_their_level(seeds_a, seeds_b, matched):
     generator = np.random.default_rng(9)
     hits, false_positives = [], []
@@ -267,9 +263,7 @@ def test_unpaired_difference_agrees_with_newcombe(counts, low, high):
 def test_unpaired_difference_covers():
     generator = np.random.default_rng(11)
     a, b = generator.binomial(2_000, 0.98, TRIALS), generator.binomial(1_000, 0.97, TRIALS)
-    hits = [
-        covers(unpaired_difference(int(x), 2_000, int(y), 1_000), 0.01) for x, y in zip(a, b, strict=True)
-    ]
+    hits = [covers(unpaired_difference(int(x), 2_000, int(y), 1_000), 0.01) for x, y in zip(a, b, strict=True)]
     assert 0.93 <= np.mean(hits) <= 0.97
 
 

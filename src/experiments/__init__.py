@@ -1,8 +1,8 @@
 """Config-driven experiments for Keras: ask in YAML, trust every bit, decide with statistics.
 
-    config = experiments.compose("optimizer=rmsprop", "training.epochs=3")
-    record = experiments.run_experiment(config)
-    experiments.load(record.directory).metrics["test/accuracy"]
+config = experiments.compose("optimizer=rmsprop", "training.epochs=3")
+record = experiments.run_experiment(config)
+experiments.load(record.directory).metrics["test/accuracy"]
 """
 
 from __future__ import annotations

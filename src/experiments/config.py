@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError
 
+from experiments.conf import CONF
 from experiments.errors import InputError, initials, nearest
 from experiments.ingredients.datasets import Dataset
 from experiments.ingredients.execution import Sweep, Tracking, Training
@@ -21,8 +22,6 @@ from experiments.ingredients.optimizers import Optimizer
 from experiments.ingredients.option import Option
 from experiments.ingredients.regularization import Regularization
 from experiments.ingredients.schedules import Schedule
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 class RunConfig(Option):
@@ -40,9 +39,7 @@ class RunConfig(Option):
 
     def identity(self) -> dict[str, Any]:
         """What can change the result: not threads, tracking, the sweep, nor where the data lie."""
-        return self.model_dump(
-            exclude={"tracking": True, "sweep": True, "training": {"threads"}, "dataset": {"path"}}
-        )
+        return self.model_dump(exclude={"tracking": True, "sweep": True, "training": {"threads"}, "dataset": {"path"}})
 
     def with_threads(self, threads: int) -> RunConfig:
         """The same config with the number of threads written down."""
@@ -155,7 +152,7 @@ def explain_composition(error: Exception) -> InputError:
 
 
 def _nearest_key(key: str, beside: Iterable[str]) -> str:
-    """Half a sentence: which options have `key`, where it stands instead, or the nearest of the keys `beside`."""
+    """Half a sentence: which options have `key`, where it stands instead, or the nearest `beside` it."""
     group, _, leaf = key.rpartition(".")
     field = RunConfig.model_fields.get(group)
     owners = [o for o in _options(field.annotation) if leaf in o.model_fields] if field else []

@@ -33,11 +33,12 @@ class StoppedError(ExperimentsError):
 
 
 def nearest(received: str, choices: Iterable[str]) -> str:
-    """A half sentence that names the nearest valid choice, by its letters or its initials, and then all of them."""
+    """Half a sentence: the nearest valid choice, by letters, initials or beginning, and then all of them."""
     choices = sorted(choices)
     short = {initials(choice): choice for choice in choices if "_" in choice}
     close = difflib.get_close_matches(received, choices, n=1, cutoff=0.6)
-    guess = short.get(received) or (close[0] if close else None)
+    begun = [choice for choice in choices if received and choice.startswith(received)]
+    guess = short.get(received) or next(iter(close + begun), None)
     hint = f"did you mean {guess}? " if guess else ""
     return f"{hint}valid: {', '.join(choices)}"
 

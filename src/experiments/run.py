@@ -30,7 +30,9 @@ def _resume(names: list[str]) -> int:
     from experiments.results import records
 
     if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one argument
-        raise InputError("resume=RUN: stands alone; an interrupted run goes on with the config that it was started with")
+        raise InputError(
+            "resume=RUN: stands alone; an interrupted run goes on with the config that it was started with"
+        )
     found = records.find(names[0], records.home())
     if len(found) != 1:
         raise InputError(f"{names[0]}: is a sweep; the command that started it does what is missing")
@@ -45,22 +47,18 @@ def _run() -> int:
     """Hands the command line to Hydra; returns the exit code."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of printing them
     import hydra
-    from hydra.conf import HydraConf, RunDir
-    from hydra.core.config_store import ConfigStore
     from hydra.errors import HydraException
 
-    from experiments.config import CONF, explain_composition
+    from experiments.conf import CONF, configure_hydra, refuse_number_traps
 
-    # Stored here and not in conf/config.yaml, so that a saved config used with --config-path behaves alike: this
-    # package makes the directories and logs by itself, after validation, and Hydra leaves nothing behind.
-    defaults = HydraConf(run=RunDir("."), output_subdir=None)
-    ours = {"hydra_logging": "none", "job_logging": "none", "launcher": "local", "sweeper": "local"}
-    defaults.defaults = [{key: ours.get(key, value)} for entry in defaults.defaults for key, value in entry.items()]
-    ConfigStore.instance().store(group="hydra", name="config", node=defaults, provider="experiments")
+    refuse_number_traps(CONF)
+    configure_hydra()
     outcome = _Outcome()
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(outcome)()
     except (HydraException, ValueError) as error:  # ValueError: a choice that is no word, as optimizer=null
+        from experiments.config import explain_composition
+
         raise explain_composition(error) from None
     if outcome.error:
         raise outcome.error

@@ -28,7 +28,16 @@ from experiments.results.evaluation import (
     image_digests,
     predictions_digest,
 )
-from experiments.results.records import DatasetSummary, EpochRow, Failure, MLflowState, Predictions, Process, Record, State
+from experiments.results.records import (
+    DatasetSummary,
+    EpochRow,
+    Failure,
+    MLflowState,
+    Predictions,
+    Process,
+    Record,
+    State,
+)
 from experiments.results.tracking import Mirror
 from experiments.training import runtime
 from experiments.training.checkpoint import Checkpoints
@@ -178,7 +187,9 @@ def _recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
     started, earlier = time.perf_counter(), record.seconds
     with _logging_to(record.directory / records.LOG):
         images = f"{record.dataset.name} ({record.dataset.source})"
-        log.info("%s: %s parameters, %s, %s threads", record.name, f"{record.parameters:,}", images, config.training.threads)
+        log.info(
+            "%s: %s parameters, %s, %s threads", record.name, f"{record.parameters:,}", images, config.training.threads
+        )
         mirror = tracking.start_mirror(record, config, records.home())
         state: State = "failed"
         failure: Failure | None = None

@@ -16,7 +16,9 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.sync", description=__doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="a run or a sweep; by default every run not yet mirrored")
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="a run or a sweep; by default every run not yet mirrored"
+    )
     return parser.parse_args()
 
 

@@ -185,11 +185,12 @@ def _importance(comparison: Comparison) -> Iterator[Sentence]:
     if shares is None:
         return
     ranked = sorted(shares.options.items(), key=lambda item: -item[1])
-    text = ", ".join(f"{name} {share:.0%}" for name, share in ranked)
+    text = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
     yield Sentence(
         "importance",
         f"Of the variance of test accuracy between runs, {text} is explained by each option alone, "
-        f"{shares.interactions:.0%} by their combinations, {shares.repetitions:.0%} is left between seeds.",
+        f"{100 * shares.interactions:.0f} % by their combinations, "
+        f"{100 * shares.repetitions:.0f} % is left between seeds.",
     )
 
 
@@ -199,9 +200,7 @@ def _overfitting(comparison: Comparison) -> Iterator[Sentence]:
         return
     epochs = sorted(r.overfitting.epoch for r in runs if r.overfitting and r.overfitting.epoch is not None)
     of_best = next((r.overfitting.verdict for r in comparison.best.records if r.overfitting), "")
-    count = (
-        f"{len(epochs)} of {len(runs)} runs overfit" if epochs else f"None of the {len(runs)} runs overfits"
-    )
+    count = f"{len(epochs)} of {len(runs)} runs overfit" if epochs else f"None of the {len(runs)} runs overfits"
     when = f", the first from epoch {epochs[0]}" if epochs else ""
     first = f" (seed {comparison.best.records[0].seed})" if len(comparison.best.records) > 1 else ""
     yield Sentence("overfitting", f"{count}{when}. The best{first}: {of_best}")
@@ -211,14 +210,13 @@ def _ensemble(comparison: Comparison) -> Iterator[Sentence]:
     whole = comparison.ensemble
     if whole is None:
         return
-    chosen = "" if whole.candidates == len(whole.members) else f" best of {whole.candidates}"
-    verdict = (
-        "a real gain"
-        if whole.p_value <= LEVEL and whole.accuracy > whole.single_accuracy
-        else "no proven gain"
-    )
+    members = f"{len(whole.members)} runs"
+    if whole.candidates > len(whole.members):
+        members = f"best {len(whole.members)} of {whole.candidates} runs"
+    gained = whole.p_value <= LEVEL and whole.accuracy > whole.single_accuracy
+    verdict = "a real gain" if gained else "no proven gain"
     text = (
-        f"The mean probabilities of the{chosen} {len(whole.members)} runs have a test accuracy of "
+        f"The mean probabilities of the {members} have a test accuracy of "
         f"{percent(whole.accuracy)} {percent_interval(whole.accuracy_interval)}, {verdict} over "
         f"{percent(whole.single_accuracy)} of the best single run ({p_text(whole.p_value)}, McNemar)."
     )

@@ -108,9 +108,7 @@ def _nothing_finished(apart: Sequence[Record]) -> str:
         return "no run was given; `python -m experiments.run -m optimizer=sgd,rmsprop,adam` makes some"
     states = ", ".join(f"{record.name} {record.state}" for record in apart[:5])
     more = f" and {len(apart) - 5} more" if len(apart) > 5 else ""
-    return (
-        f"none of the {len(apart)} runs has finished ({states}{more}); the same command again finishes them"
-    )
+    return f"none of the {len(apart)} runs has finished ({states}{more}); the same command again finishes them"
 
 
 def _contrasts(
@@ -118,9 +116,7 @@ def _contrasts(
 ) -> tuple[tuple[Contrast, ...], tuple[float, ...]]:
     """On test accuracy, over the runs that share the best configuration's test images."""
     first = configurations[0].scores
-    comparable = [
-        (c, c.scores) for c in configurations if c.scores and first and c.scores.test_set is first.test_set
-    ]
+    comparable = [(c, c.scores) for c in configurations if c.scores and first and c.scores.test_set is first.test_set]
     if len(comparable) < 2:
         return (), ()
     right = np.concatenate([scores.right for _, scores in comparable])

@@ -112,9 +112,7 @@ def gather(records: Sequence[Record]) -> Gathered:
         groups.setdefault((record.config_key, row.test_set.key if row else ""), []).append(record)
     settings = varying([members[0].config for members in groups.values()])
     configurations = [
-        _configuration(
-            members, values, [rows[member.run_key] for member in members if member.run_key in rows]
-        )
+        _configuration(members, values, [rows[member.run_key] for member in members if member.run_key in rows])
         for members, values in zip(groups.values(), settings, strict=True)
     ]
     return Gathered(tuple(sorted(configurations, key=_rank)), _notes(records, kept, unreadable, rows))

@@ -153,8 +153,6 @@ def needed(duel: Duel) -> Needed | None:
     if difference.seed_variance is None:
         return Needed(images_needed(duel.only_a / images, duel.only_b / images), None)
     return Needed(
-        images_needed_over_seeds(
-            difference.value, difference.test_variance * images, difference.seed_variance
-        ),
+        images_needed_over_seeds(difference.value, difference.test_variance * images, difference.seed_variance),
         seeds_needed(difference.value, difference.seed_variance * difference.seeds, difference.test_variance),
     )

@@ -71,9 +71,7 @@ def contrasts(values: Values, settings: Settings, option: str) -> list[Contrast]
     array, blocks = np.asarray(values), matched_blocks(settings, option)
     best = _best_level(array.mean(axis=1), blocks)
     results = []
-    for level in dict.fromkeys(
-        level for block in blocks for level in block if best in block and level != best
-    ):
+    for level in dict.fromkeys(level for block in blocks for level in block if best in block and level != best):
         pairs = [(block[best], block[level]) for block in blocks if best in block and level in block]
         first, second = (list(side) for side in zip(*pairs, strict=True))
         differences = array[first].astype(np.float32) - array[second].astype(np.float32)
@@ -109,10 +107,7 @@ def importance(scores: Sequence[float], settings: Settings, options: Sequence[st
     columns = {option: _indicators([run.get(option) for run in settings]) for option in options}
     cells = _indicators([tuple(run.get(option) for option in options) for run in settings])
     additive, within = _unexplained(y, list(columns.values())), _unexplained(y, [cells])
-    without = {
-        option: _unexplained(y, [columns[other] for other in options if other != option])
-        for option in options
-    }
+    without = {option: _unexplained(y, [columns[other] for other in options if other != option]) for option in options}
     return Importance(
         options={option: max(0.0, rest - additive) / total for option, rest in without.items()},
         interactions=max(0.0, additive - within) / total,

@@ -93,9 +93,7 @@ def mean_estimate(values: Values, confidence: float = 0.95) -> Estimate:
     return _estimate(layout.mean, of_seeds, layout.of_images, layout.seeds, confidence)
 
 
-def difference_estimate(
-    values_a: Values, values_b: Values, *, matched: bool, confidence: float = 0.95
-) -> Estimate:
+def difference_estimate(values_a: Values, values_b: Values, *, matched: bool, confidence: float = 0.95) -> Estimate:
     """Mean A − mean B on the same images, with both sources of variance.
 
     Args:
@@ -167,9 +165,7 @@ def _seed_sources(a: _Layout, b: _Layout) -> list[Source]:
     return [Source(known.of_seeds.variance + borrowed, known.of_seeds.degrees)]
 
 
-def _estimate(
-    value: float, of_seeds: list[Source], of_images: Source, seeds: int, confidence: float
-) -> Estimate:
+def _estimate(value: float, of_seeds: list[Source], of_images: Source, seeds: int, confidence: float) -> Estimate:
     sources = [*of_seeds, of_images]
     error = math.sqrt(sum(source.variance for source in sources))
     half = _critical(sources, (1 - confidence) / 2) * error if error else 0.0

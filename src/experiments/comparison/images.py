@@ -39,7 +39,7 @@ class TestImages:
 
 
 def load_images(configuration: Configuration) -> TestImages:
-    """The test images of a configuration, by its `dataset` config, checked against the digests that its runs kept."""
+    """The test images that a configuration's `dataset` leads to, checked against its runs' digests."""
     if configuration.scores is None:
         return _without("The runs have no predictions, so there are no galleries.")
     node = configuration.records[0].config.get("dataset", {})
@@ -51,9 +51,7 @@ def load_images(configuration: Configuration) -> TestImages:
         reason = str(error).splitlines()[0]
         return _without(f"The images cannot be loaded, so there are no pictures here ({reason}).")
     if not np.array_equal(image_digests(data.test.images), configuration.scores.test_set.image_digests):
-        return _without(
-            "The data set on this machine has other test images than the runs, so none are shown."
-        )
+        return _without("The data set on this machine has other test images than the runs, so none are shown.")
     return TestImages(data.test.images, data.class_names, data.doubtful, "")
 
 
@@ -69,9 +67,7 @@ def png_uri(image: NDArray[np.uint8]) -> str:
     """A `data:` URI of one image (height, width, 1 or 3) as PNG."""
     height, width, channels = image.shape
     header = struct.pack(">IIBBBBB", width, height, 8, 0 if channels == 1 else 2, 0, 0, 0)
-    rows = np.concatenate(
-        [np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1
-    )  # filter: none
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), image.reshape(height, -1)], axis=1)  # filter: none
     chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows.tobytes(), 9)), (b"IEND", b"")]
     content = b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(name, data) for name, data in chunks)
     return f"data:image/png;base64,{base64.b64encode(content).decode()}"

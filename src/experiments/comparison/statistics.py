@@ -26,9 +26,7 @@ def mcnemar(only_a: int, only_b: int, *, mid_p: bool = False) -> float:
     discordant, fewer = only_a + only_b, min(only_a, only_b)
     if discordant == 0:
         return 1.0
-    observed = math.exp(
-        gammaln(discordant + 1) - gammaln(only_a + 1) - gammaln(only_b + 1) - discordant * math.log(2)
-    )
+    observed = math.exp(gammaln(discordant + 1) - gammaln(only_a + 1) - gammaln(only_b + 1) - discordant * math.log(2))
     return min(1.0, 2 * float(bdtr(fewer, discordant, 0.5)) - (observed if mid_p else 0.0))
 
 
@@ -91,9 +89,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def unpaired_difference(
-    right_a: int, images_a: int, right_b: int, images_b: int, confidence: float = 0.95
-) -> Interval:
+def unpaired_difference(right_a: int, images_a: int, right_b: int, images_b: int, confidence: float = 0.95) -> Interval:
     """Interval of accuracy A − accuracy B where the test images differ: Newcombe's hybrid score interval.
 
     Source: R. Newcombe, Interval Estimation for the Difference Between Independent Proportions, 1998, no. 10.
@@ -110,9 +106,7 @@ def independent_difference(a: float, of_a: Interval, b: float, of_b: Interval) -
 
     Source: G. Zou, A. Donner, Construction of Confidence Limits about Effect Measures, 2008.
     """
-    return Interval(
-        a - b - math.hypot(a - of_a.low, of_b.high - b), a - b + math.hypot(of_a.high - a, b - of_b.low)
-    )
+    return Interval(a - b - math.hypot(a - of_a.low, of_b.high - b), a - b + math.hypot(of_a.high - a, b - of_b.low))
 
 
 def images_needed(only_a: float, only_b: float, *, power: float = 0.8, level: float = 0.05) -> int | None:

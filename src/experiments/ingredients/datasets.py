@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from experiments.errors import InputError
-from experiments.ingredients.digits import enlarge, read_digits
 from experiments.ingredients.downloads import locate
-from experiments.ingredients.images import (
-    Arrays,
-    damaged,
-    digest_all,
-    digest_each,
-    read_archive,
-    read_folder,
-    spread_classes,
-)
 from experiments.ingredients.option import Count, Option
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from experiments.ingredients.images import Arrays
+
+# What reads and computes (`images.py`, `digits.py`) is imported where it is used: a mistake in a config is told before
+# NumPy is there.
 
 DIGIT_NAMES = tuple("0123456789")
 CLOTHES = (
@@ -112,6 +109,8 @@ class _Dataset(Option):
         digests: Mapping[str, str] | None = None,
         doubtful: Mapping[int, tuple[int, ...]] | None = None,
     ) -> ImageData:
+        from experiments.ingredients.images import digest_all, digest_each
+
         kept = self._count_kept(arrays.y_train, len(class_names))
         used = kept if self.train_limit is None else self.train_limit
         if used > kept:
@@ -152,6 +151,8 @@ class Mnist(_Dataset):
         Raises:
             InputError: the file is not to be had, or holds other arrays than MNIST.
         """
+        from experiments.ingredients.images import damaged, digest_each, read_archive
+
         path, source = locate(self.name, self.path)
         arrays = read_archive(path)
         digests = digest_each(arrays)
@@ -173,6 +174,8 @@ class FashionMnist(_Dataset):
         Raises:
             InputError: the file is not to be had, or its arrays have other shapes than Fashion-MNIST's.
         """
+        from experiments.ingredients.images import damaged, read_archive
+
         path, source = locate(self.name, self.path)
         arrays = read_archive(path)
         shapes, classes = (arrays.x_train.shape, arrays.x_test.shape), int(arrays.y_train.max()) + 1
@@ -192,6 +195,11 @@ class Digits(_Dataset):
 
     def load(self) -> ImageData:
         """Read from the installed scikit-learn, enlarged and split."""
+        import numpy as np
+
+        from experiments.ingredients.digits import enlarge, read_digits
+        from experiments.ingredients.images import Arrays, spread_classes
+
         small, labels = read_digits()
         mixed = np.random.RandomState(0).permutation(len(labels))  # frozen in every NumPy; mixes the writers
         order = mixed[spread_classes(labels[mixed])]
@@ -214,16 +222,18 @@ class Files(_Dataset):
         Raises:
             InputError: no path, or what is there breaks a rule.
         """
+        from experiments.ingredients.images import spread_classes
+
         if self.path is None:
-            raise InputError(
-                "dataset.path: must be given, an .npz or a folder with train/ and test/, received null"
-            )
+            raise InputError("dataset.path: must be given, an .npz or a folder with train/ and test/, received null")
         arrays, names = self._read(Path(self.path).expanduser())
         order = spread_classes(arrays.y_train)
         arrays = arrays._replace(x_train=arrays.x_train[order], y_train=arrays.y_train[order])
         return self._split(arrays, names, self.path)
 
     def _read(self, path: Path) -> tuple[Arrays, tuple[str, ...]]:
+        from experiments.ingredients.images import read_archive, read_folder
+
         if not path.exists():
             raise InputError(f"dataset.path: no such file or folder, received {self.path}")
         if path.is_dir():

@@ -33,9 +33,7 @@ def enlarge(images: NDArray[np.int64]) -> NDArray[np.uint8]:
     """
     thirds = np.zeros((24, 8), np.int64)
     for row in range(24):
-        above, part = divmod(
-            row - 1, 3
-        )  # the centre of `row` lies part/3 below the centre of source row `above`
+        above, part = divmod(row - 1, 3)  # the centre of `row` lies part/3 below the centre of source row `above`
         thirds[row, max(above, 0)] += 3 - part
         thirds[row, min(above + 1, 7)] += part
     large = (thirds @ images @ thirds.T * 255 + 72) // 144

@@ -159,9 +159,7 @@ def _to_uint8(path: Path, images: Mapping[str, NDArray[Any]]) -> dict[str, NDArr
     floats = [array for array in images.values() if array.dtype.kind == "f"]
     scale = 255 if all(array.max() <= 1 for array in floats) else 1
     return {
-        name: np.ascontiguousarray(
-            np.rint(array * scale) if array.dtype.kind == "f" else array, dtype=np.uint8
-        )
+        name: np.ascontiguousarray(np.rint(array * scale) if array.dtype.kind == "f" else array, dtype=np.uint8)
         for name, array in images.items()
     }
 
@@ -186,17 +184,13 @@ def read_folder(path: Path) -> tuple[Arrays, tuple[str, ...]]:
         raise damaged(path / "train", f"must hold at least 2 classes, received {', '.join(names)}")
     train, test = ([_pictures(path / part / name) for name in names] for part in ("train", "test"))
     first = train[0][0]
-    arrays = Arrays(
-        _read_pictures(train, first), _count_off(train), _read_pictures(test, first), _count_off(test)
-    )
+    arrays = Arrays(_read_pictures(train, first), _count_off(train), _read_pictures(test, first), _count_off(test))
     return arrays, names
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     if not folder.is_dir():
-        raise damaged(
-            folder, "no such folder; must be a folder of classes, each a folder of png or jpg files"
-        )
+        raise damaged(folder, "no such folder; must be a folder of classes, each a folder of png or jpg files")
     names = tuple(entry.name for entry in _visible(folder) if entry.is_dir())
     if not names:
         raise damaged(folder, "must hold classes, each a folder of png or jpg files, received none")

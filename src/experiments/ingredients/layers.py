@@ -44,11 +44,7 @@ KERNEL_REGULARIZERS = {"kernel_regularizer", "depthwise_regularizer", "pointwise
 def _require_plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_require_plain(item) for item in value]
-    if (
-        value is None
-        or isinstance(value, bool | int | str)
-        or (isinstance(value, float) and math.isfinite(value))
-    ):
+    if value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value)):
         return value
     raise ValueError(f"must be a number, a word, true, false, null or a list of these, received {value!r}")
 
@@ -190,9 +186,7 @@ def require_side(x: keras.KerasTensor, needed: int, key: str, what: str) -> None
 # The free list.
 
 
-def append(
-    x: keras.KerasTensor, entry: LayerEntry, number: int, regularization: Regularization
-) -> keras.KerasTensor:
+def append(x: keras.KerasTensor, entry: LayerEntry, number: int, regularization: Regularization) -> keras.KerasTensor:
     """The layer of `entry`, the `number`th from 0, on top of `x`.
 
     Raises:

@@ -207,9 +207,7 @@ class Layers(_Model):
     @classmethod
     def _without_classifier(cls, layers: list[LayerEntry]) -> list[LayerEntry]:
         if "softmax" in layers[-1].arguments.values():
-            raise ValueError(
-                "must not end in a softmax, because the classifier follows by itself; remove the last"
-            )
+            raise ValueError("must not end in a softmax, because the classifier follows by itself; remove the last")
         return layers
 
     def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
@@ -229,9 +227,7 @@ def _styled(
     activation: Activation, normalisation: Normalisation, regularization: Regularization
 ) -> partial[keras.KerasTensor]:
     """`convolve` as all convolutions of one model are."""
-    return partial(
-        convolve, activation=activation, normalisation=normalisation, regularization=regularization
-    )
+    return partial(convolve, activation=activation, normalisation=normalisation, regularization=regularization)
 
 
 def _convolve_bare(

@@ -29,9 +29,7 @@ class _Optimizer(Option):
         """The Keras optimizer whose learning rate follows `rate`."""
         import keras
 
-        optimizer = self._create(
-            keras.optimizers, {"learning_rate": rate, "weight_decay": self.weight_decay or None}
-        )
+        optimizer = self._create(keras.optimizers, {"learning_rate": rate, "weight_decay": self.weight_decay or None})
         optimizer.exclude_from_weight_decay(var_names=NEVER_DECAYED)
         return optimizer
 
@@ -115,9 +113,7 @@ class Adagrad(_Optimizer):
     epsilon: Positive
 
     def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
-        return optimizers.Adagrad(
-            initial_accumulator_value=self.initial_accumulator, epsilon=self.epsilon, **shared
-        )
+        return optimizers.Adagrad(initial_accumulator_value=self.initial_accumulator, epsilon=self.epsilon, **shared)
 
 
 class Lion(_Optimizer):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import numpy as np
 from pydantic import Field
 
 from experiments.ingredients.option import CountOrZero, FractionBelowOne, NonNegative, Option
@@ -35,7 +35,7 @@ class EarlyStopping(Option):
         """Whether the last `patience_epochs` values brought no fall by more than `min_delta` below the best before them."""
         if not 0 < self.patience_epochs < len(cross_entropies):
             return False
-        best, waited = np.inf, 0
+        best, waited = math.inf, 0
         for value in cross_entropies:
             best, waited = (value, 0) if value < best - self.min_delta else (best, waited + 1)
         return waited >= self.patience_epochs

@@ -6,16 +6,18 @@ also look at the validation cross-entropies so far; they keep no state, so a res
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from experiments.ingredients.option import Count, Fraction, FractionBelowOne, NonNegative, Option
 
-Curve = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 PositiveBelowOne = Annotated[float, Field(gt=0, lt=1)]
 
@@ -30,17 +32,19 @@ class _Schedule(Option):
         The first `round(warmup_fraction * steps)` rise linearly to the curve's start; the curve spans the rest, its
         progress at step i being i / (number of its steps).
         """
+        import numpy as np  # here, so that a mistake in a config is told without it
+
         warmup = min(round(self.warmup_fraction * steps), steps - 1)
-        curve = self._curve(np.arange(steps - warmup) / (steps - warmup))
-        ramp = curve[0] * np.arange(1, warmup + 1) / (warmup + 1)
-        return np.concatenate([ramp, curve]).astype(np.float32)
+        curve = [self._at(step / (steps - warmup)) for step in range(steps - warmup)]
+        ramp = [curve[0] * step / (warmup + 1) for step in range(1, warmup + 1)]
+        return np.array(ramp + curve, np.float32)
 
     def scale(self, cross_entropies: Sequence[float]) -> float:
         """What multiplies the rates of the next epoch, given the validation cross-entropies so far: 1 unless a plateau."""
         del cross_entropies
         return 1.0
 
-    def _curve(self, progress: Curve) -> Curve:
+    def _at(self, progress: float) -> float:
         raise NotImplementedError
 
 
@@ -49,8 +53,8 @@ class Constant(_Schedule):
 
     name: Literal["constant"]
 
-    def _curve(self, progress: Curve) -> Curve:
-        return np.ones_like(progress)
+    def _at(self, progress: float) -> float:
+        return 1.0
 
 
 class Cosine(_Schedule):
@@ -62,8 +66,8 @@ class Cosine(_Schedule):
     name: Literal["cosine"]
     final_fraction: Fraction
 
-    def _curve(self, progress: Curve) -> Curve:
-        return self.final_fraction + (1 - self.final_fraction) * (1 + np.cos(np.pi * progress)) / 2
+    def _at(self, progress: float) -> float:
+        return self.final_fraction + (1 - self.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class OneCycle(_Schedule):
@@ -77,12 +81,11 @@ class OneCycle(_Schedule):
     initial_fraction: Fraction
     final_fraction: Fraction
 
-    def _curve(self, progress: Curve) -> Curve:
-        rise = self.initial_fraction + (1 - self.initial_fraction) * _half_cosine(progress / self.peak_at)
-        fall = self.final_fraction + (1 - self.final_fraction) * _half_cosine(
-            (1 - progress) / (1 - self.peak_at)
-        )
-        return np.where(progress < self.peak_at, rise, fall)
+    def _at(self, progress: float) -> float:
+        if progress < self.peak_at:
+            return self.initial_fraction + (1 - self.initial_fraction) * _half_cosine(progress / self.peak_at)
+        left = (1 - progress) / (1 - self.peak_at)
+        return self.final_fraction + (1 - self.final_fraction) * _half_cosine(left)
 
 
 class Exponential(_Schedule):
@@ -91,7 +94,7 @@ class Exponential(_Schedule):
     name: Literal["exponential"]
     final_fraction: PositiveFraction
 
-    def _curve(self, progress: Curve) -> Curve:
+    def _at(self, progress: float) -> float:
         return self.final_fraction**progress
 
 
@@ -102,8 +105,8 @@ class Step(_Schedule):
     factor: PositiveBelowOne
     drops_at: Annotated[list[PositiveBelowOne], Field(min_length=1)]
 
-    def _curve(self, progress: Curve) -> Curve:
-        return self.factor ** np.searchsorted(np.sort(self.drops_at), progress, side="right")
+    def _at(self, progress: float) -> float:
+        return self.factor ** sum(drop <= progress for drop in self.drops_at)
 
 
 class ReduceOnPlateau(_Schedule):
@@ -121,7 +124,7 @@ class ReduceOnPlateau(_Schedule):
 
     def scale(self, cross_entropies: Sequence[float]) -> float:
         """The product of the reductions so far, in [min_fraction, 1]."""
-        scale, best, waited = 1.0, np.inf, 0
+        scale, best, waited = 1.0, math.inf, 0
         for value in cross_entropies:
             improved = value < best - self.min_delta
             best, waited = (value, 0) if improved else (best, waited + 1)
@@ -129,14 +132,12 @@ class ReduceOnPlateau(_Schedule):
                 scale, waited = max(scale * self.factor, self.min_fraction), 0
         return scale
 
-    def _curve(self, progress: Curve) -> Curve:
-        return np.ones_like(progress)
+    def _at(self, progress: float) -> float:
+        return 1.0
 
 
-def _half_cosine(rise: Curve) -> Curve:
-    return (1 - np.cos(np.pi * rise)) / 2
+def _half_cosine(rise: float) -> float:
+    return (1 - math.cos(math.pi * rise)) / 2
 
 
-Schedule = Annotated[
-    Constant | Cosine | OneCycle | Exponential | Step | ReduceOnPlateau, Field(discriminator="name")
-]
+Schedule = Annotated[Constant | Cosine | OneCycle | Exponential | Step | ReduceOnPlateau, Field(discriminator="name")]

@@ -15,7 +15,18 @@ from typing import Any
 PACKAGE = Path(__file__).resolve().parents[1]
 NOT_AVAILABLE = "not available"
 # Packages whose version can change a result or its reading.
-PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "scikit-learn", "pillow", "hydra-core", "omegaconf", "mlflow", "pydantic")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "hydra-core",
+    "omegaconf",
+    "mlflow",
+    "pydantic",
+)
 IDENTITY_PACKAGES = ("tensorflow", "keras", "numpy")
 # Prefixes of environment variables that can change what TensorFlow, oneDNN or a BLAS computes.
 VARIABLE_PREFIXES = ("TF_", "ONEDNN_", "DNNL_", "OMP_", "MKL_", "KMP_", "XLA_", "CUDA_", "KERAS_", "OPENBLAS_")

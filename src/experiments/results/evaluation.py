@@ -84,9 +84,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
     """
     if not 0 <= successes <= trials:
-        raise ValueError(
-            f"`successes` must be in [0, trials], received successes={successes}, trials={trials}"
-        )
+        raise ValueError(f"`successes` must be in [0, trials], received successes={successes}, trials={trials}")
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must be in (0, 1), received confidence={confidence}")
     if trials == 0:
@@ -95,9 +93,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     proportion = successes / trials
     centre = (proportion + z * z / (2 * trials)) / (1 + z * z / trials)
     half_width = (
-        z
-        / (1 + z * z / trials)
-        * np.sqrt(proportion * (1 - proportion) / trials + z * z / (4 * trials * trials))
+        z / (1 + z * z / trials) * np.sqrt(proportion * (1 - proportion) / trials + z * z / (4 * trials * trials))
     )
     low = 0.0 if successes == 0 else float(centre - half_width)
     high = 1.0 if successes == trials else float(centre + half_width)
@@ -109,18 +105,14 @@ def cross_entropy(probabilities: NDArray[np.floating], labels: NDArray[np.intege
     return float(image_cross_entropy(probabilities, labels).mean())
 
 
-def image_cross_entropy(
-    probabilities: NDArray[np.floating], labels: NDArray[np.integer]
-) -> NDArray[np.float64]:
+def image_cross_entropy(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
     """−ln p(label) of each image, (n,) nats in [0, 15.9], clipped like `cross_entropy`."""
     of_label = np.take_along_axis(np.asarray(probabilities), np.asarray(labels)[:, None], axis=1)[:, 0]
     clipped: NDArray[np.float64] = -np.log(np.clip(of_label.astype(np.float64), SMALLEST_PROBABILITY, 1.0))
     return clipped
 
 
-def calibration_error(
-    probabilities: NDArray[np.floating], labels: NDArray[np.integer], bins: int = 15
-) -> float:
+def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.integer], bins: int = 15) -> float:
     """Expected calibration error in [0, 1]: Σ_b |accuracy_b − confidence_b| · n_b / n, bins of equal width.
 
     Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017 (also for 15 bins).
@@ -233,9 +225,7 @@ def _checked(probabilities: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.fl
             f"dtype={labels.dtype}"
         )
     if not np.all(np.isfinite(probabilities)) or np.min(probabilities) < -ROW_SUM_TOLERANCE:
-        raise ValueError(
-            f"`probabilities` must be finite and not negative, received probabilities={probabilities!r}"
-        )
+        raise ValueError(f"`probabilities` must be finite and not negative, received probabilities={probabilities!r}")
     sums = probabilities.sum(axis=1, dtype=np.float64)
     worst = float(sums[np.argmax(np.abs(sums - 1))])
     if abs(worst - 1) > ROW_SUM_TOLERANCE:
@@ -294,7 +284,7 @@ def _verdict(
 ) -> str:
     best, last = int(np.argmin(validation)), len(validation) - 1
     lowest, end, fitted = validation[best], validation[last], train[last]
-    accuracies = f"accuracy {train_accuracy:.2%} in training, {validation_accuracy:.2%} in validation"
+    accuracies = f"accuracy {100 * train_accuracy:.2f} % in training, {100 * validation_accuracy:.2f} % in validation"
     if not (np.isfinite(end) and np.isfinite(fitted)):
         broken = int(np.argmax(~(np.isfinite(validation) & np.isfinite(train)))) + 1
         return f"Diverged: the cross-entropy is not a finite number from epoch {broken}."

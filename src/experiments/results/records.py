@@ -285,7 +285,9 @@ def _find_by_id(text: str, home: Path) -> Record:
         return found[0]
     if found:
         some = ", ".join(record.name for record in found[:5])
-        raise InputError(f"{text}: matches {len(found)} runs ({some}{', …' if len(found) > 5 else ''}); give more of it")
+        raise InputError(
+            f"{text}: matches {len(found)} runs ({some}{', …' if len(found) > 5 else ''}); give more of it"
+        )
     raise InputError(
         f"{text}: no such run or sweep; looked for a run directory, a name in {home / 'outputs'} and "
         f"{home / 'multirun'}, and an MLflow run id; `python -m experiments.run` makes a run"

@@ -356,7 +356,9 @@ def close_sweep(run_id: str, directory: Path, home: Path, metrics: Mapping[str, 
             client.log_artifact(run_id, str(path))
         client.set_terminated(run_id, status=status)
     except Exception as error:
-        log.warning("the sweep's own MLflow run is incomplete (%s); its runs are not touched by that", _first_line(error))
+        log.warning(
+            "the sweep's own MLflow run is incomplete (%s); its runs are not touched by that", _first_line(error)
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -121,7 +121,11 @@ def _check_architectures(plan: Plan, todo: Sequence[Status]) -> None:
     for start in range(0, len(groups), plan.workers):
         batch = groups[start : start + plan.workers]
         builders = [
-            Worker(workers.try_to_build, group[0].job.config, plan.image_shapes[group[0].job.config.dataset.model_dump_json()])
+            Worker(
+                workers.try_to_build,
+                group[0].job.config,
+                plan.image_shapes[group[0].job.config.dataset.model_dump_json()],
+            )
             for group in batch
         ]
         for group, builder in zip(batch, builders, strict=True):

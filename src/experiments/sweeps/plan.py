@@ -188,7 +188,9 @@ def _refuse_duplicates(jobs: Sequence[Job]) -> None:
     for job in jobs:
         twin = first.setdefault(job.run_key, job)
         if twin is not job:
-            raise InputError(f"{job} is the same run as {twin}; every job must differ in something that changes the result")
+            raise InputError(
+                f"{job} is the same run as {twin}; every job must differ in something that changes the result"
+            )
 
 
 def _plan_key(jobs: Sequence[Job]) -> str:
@@ -291,4 +293,3 @@ def state_of(plan: Plan, job: Job, archive: Archive | None) -> tuple[JobState, R
         directory.unlink()  # the run that it led to is gone
     found = archive.find(job) if archive else None
     return ("done", found) if found else ("new", None)
-

@@ -185,7 +185,9 @@ class Progress:
 
     def _render(self) -> Group:
         ended = sum(status.state not in ("waiting", "running") for status in self._statuses)
-        epochs = sum(s.row.epoch / s.job.config.training.epochs for s in self._statuses if s.state == "running" and s.row)
+        epochs = sum(
+            s.row.epoch / s.job.config.training.epochs for s in self._statuses if s.state == "running" and s.row
+        )
         bar = ProgressBar(total=len(self._statuses), completed=ended + epochs, width=40)
         left = self.seconds_left()
         text = f"{ended}/{len(self._statuses)} jobs  {_duration(time.monotonic() - self._started)}"

@@ -36,7 +36,12 @@ def live_bar(console: Console, model: Any, *, steps: int, done: int) -> Iterator
     if not console.is_terminal:
         yield
         return
-    columns = (BarColumn(40), TextColumn("{task.percentage:3.0f} %"), TimeRemainingColumn(), TextColumn("{task.description}"))
+    columns = (
+        BarColumn(40),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=steps, completed=done)
         finished = threading.Event()

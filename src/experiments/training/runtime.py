@@ -8,7 +8,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import TextIO
 
 from experiments.errors import InputError
 from experiments.ingredients.execution import Training
@@ -56,7 +58,7 @@ class NativeOutput:
     def __init__(self) -> None:
         sys.stderr.flush()
         self._screen = os.dup(2)
-        self._python_stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(self._screen), "w", buffering=1)
+        self._python_stderr, sys.stderr = sys.stderr, _stderr_of_its_own()
         self._waiting = tempfile.TemporaryFile()
         os.dup2(self._waiting.fileno(), 2)
 
@@ -70,11 +72,16 @@ class NativeOutput:
 
     def restore(self) -> None:
         """Gives descriptor 2 back to the screen."""
-        sys.stderr.close()
         sys.stderr = self._python_stderr
         os.dup2(self._screen, 2)
         os.close(self._screen)
         self._waiting.close()
+
+
+@cache
+def _stderr_of_its_own() -> TextIO:
+    """Never closed: the loggers of libraries that are imported meanwhile keep it."""
+    return os.fdopen(os.dup(2), "w", buffering=1)
 
 
 @contextmanager

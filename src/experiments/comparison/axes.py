@@ -1,0 +1,60 @@
+"""Axes of the report's charts: where a value goes, which values get a label, which shade it has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+SHADES = 7  # of the sequential scale
+
+
+class Axis(NamedTuple):
+    """A position for each value, the values that get a label, and the label."""
+
+    place: Callable[[float], float]
+    ticks: Sequence[float]
+    text: Callable[[float], str]
+
+
+def linear(low: float, high: float, start: float, end: float) -> Axis:
+    """From `start` to `end`, widened to round values."""
+    ticks = round_ticks(low, high)
+    return _straight(ticks[0], ticks[-1], start, end, ticks)
+
+
+def counting(last: int, start: float, end: float) -> Axis:
+    """1, 2, … `last`, with a few of them labelled."""
+    step = max(1, math.ceil((last - 1) / 5))
+    return _straight(1.0, float(max(last, 2)), start, end, [float(tick) for tick in range(1, last + 1, step)])
+
+
+def logarithmic(low: float, high: float, start: float, end: float) -> Axis:
+    """Values below `low` are placed there."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if len(decades) <= 3 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001] or [low, high]
+    axis = _straight(math.log10(low), math.log10(high), start, end, inside)
+    return axis._replace(place=lambda value: axis.place(math.log10(max(value, low))))
+
+
+def _straight(low: float, high: float, start: float, end: float, ticks: Sequence[float]) -> Axis:
+    span = (high - low) or 1.0
+    return Axis(lambda value: start + (value - low) / span * (end - start), ticks, lambda tick: f"{tick:g}")
+
+
+def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """About `most` equally spaced round numbers, the first at or below `low`, the last at or above `high`."""
+    span = (high - low) or abs(high) or 1.0
+    size = 10 ** math.floor(math.log10(span / most))
+    step = next(size * factor for factor in (1, 2, 5, 10) if span / (size * factor) <= most)
+    return [round(tick * step, 12) for tick in np.arange(math.floor(low / step), math.ceil(high / step) + 1)]
+
+
+def shade(value: float, values: Iterable[float]) -> int:
+    """0 to 6 by the rank of a value among all, so that one bad configuration does not hide the rest."""
+    ranked = sorted({other for other in values if math.isfinite(other)})
+    return ranked.index(value) * (SHADES - 1) // max(1, len(ranked) - 1) if value in ranked else 0

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import train
+
+from experiments.config import RunConfig
+from experiments.ingredients.datasets import ImageData
+
+Small = Callable[..., RunConfig]
+CASES = {
+    "adam, dropout and augmentation": (
+        "model=mlp", "model.units=[8]", "regularization=augmentation", "regularization.dropout=0.5",
+    ),
+    "sgd, early stopping that goes back": (
+        "model=linear", "optimizer=sgd", "optimizer.learning_rate=5", "schedule=constant", "training.epochs=9",
+        "regularization=early_stopping", "regularization.early_stopping.patience_epochs=3",
+    ),
+    "rmsprop with momentum, plateau": (
+        "model=linear", "optimizer=rmsprop", "optimizer.momentum=0.9", "schedule=reduce_on_plateau",
+        "schedule.patience_epochs=1", "schedule.min_delta=1",
+    ),
+    "nadam, batch normalisation": (
+        "model=cnn", "model.filters=[2]", "model.normalisation=batch", "optimizer=nadam",
+    ),
+    "muon with weight decay": (
+        "model=mlp", "model.units=[8]", "optimizer=muon", "optimizer.weight_decay=0.1",
+    ),
+    "noise layers of a free list": (
+        "model=layers",
+        "model.layers=[{layer: Flatten},{layer: GaussianNoise, stddev: 0.1},{layer: Dropout, rate: 0.2},{layer: Dense, units: 8}]",
+        "optimizer=lion",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def started(tensorflow: Any) -> None:
+    """Every test here trains."""
+
+
+@pytest.fixture
+def interrupted(small: Small, small_data: ImageData, tmp_path: Path) -> tuple[RunConfig, Path]:
+    """A training of four epochs that was stopped after the third, and its checkpoints."""
+    config = small("model=linear", "training.epochs=4")
+    train(config, small_data, checkpoints=tmp_path / "checkpoint", stop_after=3)
+    return config, tmp_path / "checkpoint"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_training_ends_in_the_bits_of_an_uninterrupted_one(
+    case: str, small: Small, small_data: ImageData, tmp_path: Path
+) -> None:
+    overrides = CASES[case] if any("epochs" in given for given in CASES[case]) else (*CASES[case], "training.epochs=4")
+    config = small(*overrides)
+    whole = train(config, small_data)
+    first = train(config, small_data, checkpoints=tmp_path, stop_after=2)
+    resumed = train(config, small_data, checkpoints=tmp_path)
+    assert len(first.rows) == 2
+    assert [row.weights_digest for row in resumed.rows] == [row.weights_digest for row in whole.rows]
+    assert resumed.trainer.weights_digest() == whole.trainer.weights_digest()
+    for kept, expected in zip(resumed.rows, whole.rows, strict=True):
+        assert kept.columns() | {"seconds": 0} == expected.columns() | {"seconds": 0}
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_resumed_training_is_exact_in_every_precision(
+    precision: str, small: Small, small_data: ImageData, tmp_path: Path
+) -> None:
+    import keras
+
+    config = small("model=mlp", "model.units=[8]", f"training.precision={precision}", "training.epochs=3")
+    keras.config.set_dtype_policy(precision)
+    try:
+        whole = train(config, small_data)
+        train(config, small_data, checkpoints=tmp_path, stop_after=1)
+        resumed = train(config, small_data, checkpoints=tmp_path)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert [row.weights_digest for row in resumed.rows] == [row.weights_digest for row in whole.rows]
+    assert whole.rows[0].train_loss > whole.rows[-1].train_loss
+
+
+def test_resuming_when_all_epochs_are_done_keeps_the_best_weights(
+    small: Small, small_data: ImageData, tmp_path: Path
+) -> None:
+    """A run that was killed while it was being evaluated."""
+    config = small(*CASES["sgd, early stopping that goes back"])
+    whole = train(config, small_data, checkpoints=tmp_path)
+    assert whole.trainer.weights_digest() != whole.rows[-1].weights_digest
+    resumed = train(config, small_data, checkpoints=tmp_path)
+    assert resumed.rows == whole.rows
+    assert resumed.trainer.weights_digest() == whole.trainer.weights_digest()
+
+
+def test_the_last_two_checkpoints_are_kept(interrupted: tuple[RunConfig, Path]) -> None:
+    names = sorted(path.name for path in interrupted[1].iterdir())
+    assert names == ["epoch-00002.json", "epoch-00002.npz", "epoch-00003.json", "epoch-00003.npz"]
+
+
+def truncate(directory: Path) -> None:
+    path = directory / "epoch-00003.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit(directory: Path) -> None:
+    path = directory / "epoch-00003.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def lose_the_arrays(directory: Path) -> None:
+    (directory / "epoch-00003.npz").unlink()
+
+
+def cut_the_note(directory: Path) -> None:
+    (directory / "epoch-00003.json").write_text('{"digest": "')
+
+
+def empty_the_note(directory: Path) -> None:
+    (directory / "epoch-00003.json").write_text("[]")
+
+
+def never_write_the_note(directory: Path) -> None:
+    (directory / "epoch-00003.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, flip_a_bit, lose_the_arrays, cut_the_note, empty_the_note, never_write_the_note]
+)
+def test_damaged_checkpoint_falls_back_to_the_one_before(
+    damage: Callable[[Path], None], interrupted: tuple[RunConfig, Path], small_data: ImageData
+) -> None:
+    from experiments.training import loop
+    from experiments.training.checkpoint import Checkpoints
+
+    config, directory = interrupted
+    damage(directory)
+    trainer = loop.build(config, small_data)
+    state = Checkpoints(directory).restore(trainer.model)
+    assert len(state.rows) == 2
+    assert trainer.weights_digest() == state.rows[-1].weights_digest
+    assert int(trainer.model.optimizer.iterations.numpy()) == 8
+
+
+def test_nothing_whole_begins_anew(interrupted: tuple[RunConfig, Path], small_data: ImageData) -> None:
+    from experiments.training import loop
+    from experiments.training.checkpoint import Checkpoints
+
+    config, directory = interrupted
+    for path in directory.glob("*.npz"):
+        path.write_bytes(b"")
+    trainer = loop.build(config, small_data)
+    assert Checkpoints(directory).restore(trainer.model) == loop.State(rows=[], best=None)
+    assert trainer.weights_digest() == loop.build(config, small_data).weights_digest()
+
+
+def test_checkpoint_holds_no_pickle(interrupted: tuple[RunConfig, Path]) -> None:
+    with np.load(interrupted[1] / "epoch-00003.npz", allow_pickle=False) as arrays:
+        kinds = {name: arrays[name].dtype.kind for name in arrays.files}
+    assert {"weights/00000", "weights/00001", "optimizer/00000"} <= kinds.keys()
+    assert "O" not in kinds.values()
+
+
+def test_pickle_in_a_checkpoint_is_not_opened(interrupted: tuple[RunConfig, Path], small_data: ImageData) -> None:
+    from experiments.training import loop
+    from experiments.training.checkpoint import Checkpoints
+
+    config, directory = interrupted
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (pytest.fail, ("unpickled",))
+
+    buffer = io.BytesIO()
+    np.savez(buffer, **{"weights/00000": np.array([Trap()], dtype=object)})  # type: ignore[arg-type]
+    assert pickle.PROTO in buffer.getvalue()
+    (directory / "epoch-00003.npz").write_bytes(buffer.getvalue())
+    note = json.loads((directory / "epoch-00003.json").read_text())
+    note["digest"] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    (directory / "epoch-00003.json").write_text(json.dumps(note))
+    assert len(Checkpoints(directory).restore(loop.build(config, small_data).model).rows) == 2
+
+
+def test_remove_leaves_nothing(interrupted: tuple[RunConfig, Path]) -> None:
+    from experiments.training.checkpoint import Checkpoints
+
+    Checkpoints(interrupted[1]).remove()
+    assert not interrupted[1].exists()
+    Checkpoints(interrupted[1]).remove()
