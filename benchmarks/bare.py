@@ -1,4 +1,4 @@
-"""The yardstick: a script as one would write it without a framework. `python benchmarks/bare.py FOLDER EPOCHS [OPTIMIZER]`.
+"""The yardstick: a script without a framework. `python benchmarks/bare.py FOLDER EPOCHS [OPTIMIZER]`.
 
 It trains the default network on MNIST as the default config does, evaluates, saves the model, the history and the
 predictions, and draws the same figures with the same functions.

@@ -9,7 +9,7 @@ from experiments.config import available_cores
 
 EPOCHS, PAIRS = 3, 2
 SEEDS = 8
-LIMITS = (0.5, 0.45) if available_cores() >= 4 else (0.75, 0.65)  # noqa: PLR2004 - cores
+LIMITS = (0.5, 0.45) if available_cores() >= 4 else (0.75, 0.65)
 
 
 def measure() -> list[Comparison]:

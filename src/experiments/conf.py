@@ -54,7 +54,7 @@ def configure_hydra() -> None:
 def refuse_number_traps(folder: Path) -> None:
     """Looks through the YAML files of a `conf/` folder for numbers that are read as other ones.
 
-    YAML 1.1 reads `010` as 8 and `1:30` as 90. Both are valid numbers afterwards, so no range and no type can refuse them.
+    YAML 1.1 reads `010` as 8 and `1:30` as 90. Both are valid numbers afterwards, which no range and no type refuses.
 
     Raises:
         InputError: with a line for each value that is written like a number and read as another one.

@@ -47,7 +47,7 @@ class RunConfig(Option):
 
     def to_yaml(self) -> str:
         """The text of `config.yaml`: every value, nothing to resolve."""
-        return yaml.dump(self.model_dump(mode="json"), Dumper=yaml.CSafeDumper, sort_keys=False)
+        return str(yaml.dump(self.model_dump(mode="json"), Dumper=yaml.CSafeDumper, sort_keys=False))
 
 
 def run_key(config: RunConfig, dataset_digest: str) -> str:

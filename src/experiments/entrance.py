@@ -12,6 +12,7 @@ from experiments.errors import ExperimentsError
 def show_messages() -> None:
     """What the package logs goes to standard output, as plain sentences."""
     handler = logging.StreamHandler(sys.stdout)
+    handler.setLevel(logging.INFO)
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("experiments")
     package.handlers = [handler]

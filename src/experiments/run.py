@@ -29,7 +29,7 @@ def _resume(names: list[str]) -> int:
     from experiments.errors import InputError
     from experiments.results import records
 
-    if len(sys.argv) != 2:  # noqa: PLR2004 - the program's name and one argument
+    if len(sys.argv) != 2:
         raise InputError(
             "resume=RUN: stands alone; an interrupted run goes on with the config that it was started with"
         )
@@ -66,7 +66,7 @@ def _run() -> int:
 
 
 class _Outcome:
-    """What Hydra calls with the composed config. It keeps errors, because Hydra prints a line about those that leave it."""
+    """What Hydra calls with the composed config. It keeps errors: Hydra prints a line about those that leave it."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -86,7 +86,8 @@ def _train(composed: Any) -> int:
     from experiments.config import from_hydra
 
     config = from_hydra(composed)
-    from experiments.runner import Origin, run_experiment
+    from experiments.recording import Origin
+    from experiments.runner import run_experiment
 
     hydra = HydraConfig.get()
     files = {

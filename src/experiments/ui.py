@@ -24,7 +24,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def serve(port: int) -> int:
-    """Becomes MLflow's server; returns only where there is nothing to show.
+    """Becomes MLflow's server; returns only where MLFLOW_TRACKING_URI is a server itself.
 
     Raises:
         InputError: there is no store yet.
@@ -41,7 +41,7 @@ def serve(port: int) -> int:
     print(f"MLflow UI: http://127.0.0.1:{port} (store: {store}); Ctrl-C stops it", flush=True)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     arguments = ["ui", "--backend-store-uri", store, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])  # noqa: S606 - Ctrl-C then reaches MLflow itself
+    return os.execv(sys.executable, [sys.executable, "-m", "mlflow", *arguments])  # noqa: S606 - Ctrl-C reaches it
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def _runner_up(comparison: Comparison) -> Iterator[Sentence]:
     if not comparison.duels:
         return
     duel = comparison.duels[0]
-    difference = f"{points(duel.accuracy.value, duel.accuracy.interval)}, {p_text(duel.p_adjusted)}"
+    difference = f"best minus second: {points(duel.accuracy.value, duel.accuracy.interval)}, {p_text(duel.p_adjusted)}"
     if not duel.is_real:
         verdict = f"cannot be told apart from it by test accuracy ({difference}"
     elif duel.accuracy.value > 0:
@@ -116,7 +116,7 @@ def _cross_entropy(duel: Duel) -> str:
         interval, source = duel.cross_entropy.interval, "95 % interval"
     real = "" if interval.low <= 0 <= interval.high else ", a real difference"
     return (
-        f"Cross-entropy differs by {duel.cross_entropy.value:+.4f} "
+        f"Cross-entropy, best minus second: {duel.cross_entropy.value:+.4f} "
         f"[{interval.low:+.4f}, {interval.high:+.4f}] ({source}){real}."
     )
 
@@ -200,7 +200,7 @@ def _overfitting(comparison: Comparison) -> Iterator[Sentence]:
         return
     epochs = sorted(r.overfitting.epoch for r in runs if r.overfitting and r.overfitting.epoch is not None)
     of_best = next((r.overfitting.verdict for r in comparison.best.records if r.overfitting), "")
-    count = f"{len(epochs)} of {len(runs)} runs overfit" if epochs else f"None of the {len(runs)} runs overfits"
+    count = f"{len(epochs)} of {len(runs)} runs overfit{'s' * (len(epochs) == 1)}" if epochs else "No run overfits"
     when = f", the first from epoch {epochs[0]}" if epochs else ""
     first = f" (seed {comparison.best.records[0].seed})" if len(comparison.best.records) > 1 else ""
     yield Sentence("overfitting", f"{count}{when}. The best{first}: {of_best}")
@@ -213,11 +213,11 @@ def _ensemble(comparison: Comparison) -> Iterator[Sentence]:
     members = f"{len(whole.members)} runs"
     if whole.candidates > len(whole.members):
         members = f"best {len(whole.members)} of {whole.candidates} runs"
-    gained = whole.p_value <= LEVEL and whole.accuracy > whole.single_accuracy
-    verdict = "a real gain" if gained else "no proven gain"
+    verdict = "a real gain" if whole.accuracy > whole.single_accuracy else "a real loss"
+    verdict = verdict if whole.p_value <= LEVEL else "no proven gain"
     text = (
         f"The mean probabilities of the {members} have a test accuracy of "
-        f"{percent(whole.accuracy)} {percent_interval(whole.accuracy_interval)}, {verdict} over "
+        f"{percent(whole.accuracy)} {percent_interval(whole.accuracy_interval)}, {verdict} against "
         f"{percent(whole.single_accuracy)} of the best single run ({p_text(whole.p_value)}, McNemar)."
     )
     if whole.idle:
@@ -232,7 +232,7 @@ def _selection(comparison: Comparison) -> str:
         return text
     text += f" {guard.tried} configurations were tried."
     if guard.contenders == 1:
-        return text + " The best stands out, so picking by test score would have overstated nothing."
+        return text + " No other is within chance of the best, so luck would have chosen nothing."
     return (
         f"{text} Picking the best test score among the {guard.contenders} that cannot be told apart would "
         f"have overstated it by about {100 * guard.overstated:.2f} points: the luckiest of equals looks best."

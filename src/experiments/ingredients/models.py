@@ -193,7 +193,7 @@ class Linear(_Model):
 
     name: Literal["linear"]
 
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:  # noqa: ARG002
+    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         return flatten(x)
 
 

@@ -15,8 +15,6 @@ from experiments.ingredients.option import Count, FractionBelowOne, NonNegative,
 if TYPE_CHECKING:
     import keras
 
-    Rate = keras.optimizers.schedules.LearningRateSchedule
-
 NEVER_DECAYED = ["bias", "gamma", "beta"]  # the last parts of Keras' variable paths
 
 
@@ -25,8 +23,8 @@ class _Optimizer(Option):
     learning_rate: Positive
     weight_decay: NonNegative
 
-    def build(self, rate: Rate) -> keras.Optimizer:
-        """The Keras optimizer whose learning rate follows `rate`."""
+    def build(self, rate: Any) -> keras.Optimizer:
+        """The Keras optimizer whose learning rate follows `rate`, a Keras `LearningRateSchedule`."""
         import keras
 
         optimizer = self._create(keras.optimizers, {"learning_rate": rate, "weight_decay": self.weight_decay or None})
@@ -47,7 +45,7 @@ class SGD(_Optimizer):
 
 
 class SGDMomentum(_Optimizer):
-    """SGD with (Nesterov) momentum. Source: Sutskever et al., On the importance of initialization and momentum, 2013."""
+    """SGD with (Nesterov) momentum. Source: Sutskever et al., On the Importance of Initialization, 2013."""
 
     name: Literal["sgd_momentum"]
     momentum: FractionBelowOne
@@ -117,7 +115,7 @@ class Adagrad(_Optimizer):
 
 
 class Lion(_Optimizer):
-    """Lion, steps by the sign of a momentum. Source: Chen et al., Symbolic Discovery of Optimization Algorithms, 2023."""
+    """Lion, steps by the sign of a momentum. Source: Chen et al., Symbolic Discovery of Optimizers, 2023."""
 
     name: Literal["lion"]
     beta_1: FractionBelowOne

@@ -32,7 +32,7 @@ class EarlyStopping(Option):
     restore_best: bool
 
     def should_stop(self, cross_entropies: Sequence[float]) -> bool:
-        """Whether the last `patience_epochs` values brought no fall by more than `min_delta` below the best before them."""
+        """Whether the last `patience_epochs` values brought no fall by more than `min_delta` below the best."""
         if not 0 < self.patience_epochs < len(cross_entropies):
             return False
         best, waited = math.inf, 0

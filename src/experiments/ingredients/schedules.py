@@ -40,7 +40,7 @@ class _Schedule(Option):
         return np.array(ramp + curve, np.float32)
 
     def scale(self, cross_entropies: Sequence[float]) -> float:
-        """What multiplies the rates of the next epoch, given the validation cross-entropies so far: 1 unless a plateau."""
+        """What multiplies the next epoch's rates, given the validation cross-entropies so far: 1 without a plateau."""
         del cross_entropies
         return 1.0
 
@@ -95,7 +95,7 @@ class Exponential(_Schedule):
     final_fraction: PositiveFraction
 
     def _at(self, progress: float) -> float:
-        return self.final_fraction**progress
+        return math.pow(self.final_fraction, progress)
 
 
 class Step(_Schedule):

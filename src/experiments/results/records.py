@@ -55,11 +55,11 @@ class EpochRow:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss is NaN or infinite; the training's is a mean and may still be finite when the weights are not."""
+        """Whether a loss is NaN or infinite; the training's, a mean, may be finite when the weights are not."""
         return not (math.isfinite(self.train_loss) and math.isfinite(self.validation_loss))
 
     def columns(self) -> dict[str, Any]:
-        """Values under the names of `history.csv` and of MLflow: `train/loss`, …"""
+        """Values under the names of `history.csv` and of MLflow, as `train/loss`."""
         return {column(field.name): getattr(self, field.name) for field in fields(self)}
 
 
@@ -180,7 +180,7 @@ class Record(BaseModel):
     def config(self) -> dict[str, Any]:
         """`config.yaml` as plain mappings."""
         path = self.directory / CONFIG
-        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)  # noqa: S506 - it is the safe loader
+        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
         if not isinstance(values, dict):
             raise InputError(f"{path}: must be a mapping, received {type(values).__name__}")
         return values

@@ -24,7 +24,7 @@ from experiments.errors import InputError
 from experiments.ingredients.execution import Sweep
 from experiments.results import records, tracking
 from experiments.results.records import Failure
-from experiments.runner import Origin
+from experiments.recording import Origin
 from experiments.sweeps import workers
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.plan import Archive, Plan, make_plan, state_of, write_plan

@@ -137,7 +137,7 @@ def _split(override: str) -> tuple[str, str]:
 
 
 def _value(text: str) -> Any:
-    value = yaml.load(text, Loader=yaml.CSafeLoader)  # noqa: S506 - it is the safe loader
+    value = yaml.load(text, Loader=yaml.CSafeLoader)
     return value if isinstance(value, bool | int | float) else text
 
 

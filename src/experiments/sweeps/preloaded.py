@@ -11,7 +11,7 @@ _nowhere = os.open(os.devnull, os.O_WRONLY)
 os.dup2(_nowhere, 2)  # TensorFlow prints lines while it is imported that no setting silences
 try:
     import keras  # noqa: F401
-    import mlflow.keras  # noqa: F401
+    import mlflow.keras
     import mlflow.models  # noqa: F401
     import tensorflow  # noqa: F401
 

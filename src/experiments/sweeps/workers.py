@@ -27,7 +27,7 @@ from experiments.config import RunConfig
 from experiments.errors import ExperimentsError, InputError
 from experiments.results import records
 from experiments.results.records import EpochRow
-from experiments.runner import Origin
+from experiments.recording import Origin
 
 STOP = "stop"
 METHODS = ("forkserver", "spawn")

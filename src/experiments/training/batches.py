@@ -1,4 +1,4 @@
-"""The data order and augmentation: a pure function of (seed, epoch, index), so that any epoch can be made again alone."""
+"""The data order and augmentation: a pure function of (seed, epoch, index), so any epoch can be made again alone."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class State:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """The checkpoints of one run: `epoch-<n>.npz`, valid only together with `epoch-<n>.json`, which holds its digest."""
+    """The checkpoints of one run: `epoch-<n>.npz`, valid only with the digest in `epoch-<n>.json`."""
 
     directory: Path
 

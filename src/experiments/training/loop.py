@@ -22,7 +22,7 @@ from experiments.results.evaluation import cross_entropy
 from experiments.results.records import EpochRow
 from experiments.training import batches
 from experiments.training.batches import Batches
-from experiments.training.checkpoint import Checkpoints, State
+from experiments.training.checkpoint import State
 
 PREDICT_BATCH = 500  # images; large enough for full speed, small enough for memory
 OnEpoch = Callable[[State], None]
@@ -196,7 +196,7 @@ def _validate(trainer: Trainer, split: Split) -> tuple[float, float, float]:
 
 
 def predictor(model: Any) -> Predict:
-    """A function from images (n, h, w, c) uint8 to probabilities (n, classes) float32 by the model's present weights."""
+    """A function from images (n, h, w, c) uint8 to probabilities (n, classes) float32 by the model as it is."""
     forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:

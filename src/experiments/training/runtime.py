@@ -20,7 +20,7 @@ PORTABLE_ISA = "AVX2"  # the newest set that every x86-64 server and laptop of t
 
 
 def prepare(training: Training) -> None:
-    """Starts TensorFlow in this process as `training` (threads resolved) wants it. Call once, before anything imports it.
+    """Starts TensorFlow in this process as `training` (threads resolved) wants it, before anything imports it.
 
     Raises:
         InputError: `portable` on a machine without AVX2, or a Keras that is set to another backend.
@@ -59,7 +59,7 @@ class NativeOutput:
         sys.stderr.flush()
         self._screen = os.dup(2)
         self._python_stderr, sys.stderr = sys.stderr, _stderr_of_its_own()
-        self._waiting = tempfile.TemporaryFile()
+        self._waiting = tempfile.TemporaryFile()  # noqa: SIM115 - closed in restore
         os.dup2(self._waiting.fileno(), 2)
 
     def move_to(self, log: Path) -> None:

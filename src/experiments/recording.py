@@ -1,0 +1,166 @@
+"""How a run enters its directory and leaves it: opened or gone on with, logged, stopped, and always with a state."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.config import RunConfig, config_key, run_key
+from experiments.errors import DivergedError, InputError, StoppedError
+from experiments.ingredients.datasets import ImageData
+from experiments.results import environment, records, tracking
+from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record, State
+from experiments.results.tracking import Mirror
+from experiments.training.checkpoint import Checkpoints
+from experiments.training.interruption import StopRequest, exit_now, listening
+
+log = logging.getLogger(__name__)
+ABORT_PATIENCE_SECONDS = 5.0  # for the mirror, when the user has pressed Ctrl-C twice
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run comes from, beside its config; `hydra` is name → text of Hydra's own files, kept in `.hydra/`."""
+
+    sweep: str | None = None
+    job: int | None = None
+    varied: Mapping[str, Any] = field(default_factory=dict)
+    reproduces: str | None = None
+    parent_run_id: str | None = None
+    hydra: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_record(config: RunConfig, data: ImageData, parameters: int, directory: Path | None, origin: Origin) -> Record:
+    """The record of a new run, or of the interrupted one that `directory` holds, with the files known at the start."""
+    key = run_key(config, data.digest)
+    if directory and (directory / records.RECORD).exists():
+        record = _reopen(directory, key)
+    else:
+        name = f"{records.now():%Y%m%d-%H%M%S}-{config.model.name}-{config.optimizer.name}-{secrets.token_hex(2)}"
+        record = Record(
+            name=f"{origin.sweep}/{origin.job}" if origin.sweep else name,
+            run_key=key,
+            config_key=config_key(config, data.digest),
+            seed=config.seed,
+            sweep=origin.sweep,
+            job=origin.job,
+            varied=dict(origin.varied),
+            started_at=records.now(),
+            process=Process.current(),
+            parameters=parameters,
+            dataset=DatasetSummary(name=data.name, digest=data.digest, source=data.source),
+            code_digest=environment.code_digest(),
+            versions=environment.versions(),
+            reproduces=origin.reproduces,
+            mlflow=MLflowState(parent_run_id=origin.parent_run_id),
+        )
+        record.create(directory or records.home() / "outputs" / name)
+    _write_origin(record, config, origin)
+    return record
+
+
+def _reopen(directory: Path, key: str) -> Record:
+    record = records.load(directory)
+    if record.run_key != key:
+        raise InputError(f"{directory}: holds another run (its run_key is {record.run_key[:12]}…, not {key[:12]}…)")
+    if record.state == "running":
+        raise InputError(f"{directory}: is being run by process {record.process.pid} on {record.process.host}")
+    record.write(state="running", process=Process.current(), error=None, finished_at=None)
+    return record
+
+
+def _write_origin(record: Record, config: RunConfig, origin: Origin) -> None:
+    facts = environment.gather(threads=config.training.threads or 1, dataset_digest=record.dataset.digest)
+    records.write_atomically(record.directory / records.CONFIG, config.to_yaml())
+    records.write_json(record.directory / records.ENVIRONMENT, facts)
+    records.write_atomically(record.directory / records.CODE_DIFF, environment.code_diff())
+    for name, text in origin.hydra.items():
+        (record.directory / records.HYDRA).mkdir(exist_ok=True)
+        records.write_atomically(record.directory / records.HYDRA / name, text)
+
+
+@contextmanager
+def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
+    """Whatever happens inside ends in a state of the record, a line for the user, and the end of the MLflow run."""
+    started, earlier = time.perf_counter(), record.seconds
+    with _logging_to(record.directory / records.LOG):
+        images = f"{record.dataset.name} ({record.dataset.source})"
+        log.info(
+            "%s: %s parameters, %s, %s threads", record.name, f"{record.parameters:,}", images, config.training.threads
+        )
+        mirror = tracking.start_mirror(record, config, records.home())
+        state: State = "failed"
+        failure: Failure | None = None
+        try:
+            yield mirror
+            state = "finished"
+        except StoppedError as error:
+            state = "interrupted"
+            log.warning("%s", error)
+        except KeyboardInterrupt:  # before the first epoch or after the last one: nobody else listens then
+            state = "interrupted"
+            log.warning("stopped after epoch %d", record.epochs_run)
+        except Exception as error:
+            state = "diverged" if isinstance(error, DivergedError) else "failed"
+            failure = Failure(type=type(error).__name__, message=str(error))
+            log.error("%s: %s: %s", state, failure.type, error)
+            log.debug("traceback", exc_info=True)  # for run.log; the screen has the line above
+        seconds = round(earlier + time.perf_counter() - started, 3)
+        record.write(state=state, error=failure, finished_at=records.now(), seconds=seconds)
+        if state == "finished":
+            Checkpoints(record.directory / records.CHECKPOINT).remove()
+        if mirror:
+            with timed(record, "mirror"):
+                mirror.close()
+            record.write()
+
+
+@contextmanager
+def _logging_to(path: Path) -> Iterator[None]:
+    package = logging.getLogger("experiments")
+    package.setLevel(logging.DEBUG)
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def timed(record: Record, part: str) -> Iterator[None]:
+    """Adds the time of a block to the record's timings, seconds."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        record.timings[part] = round(record.timings.get(part, 0.0) + time.perf_counter() - started, 3)
+
+
+@contextmanager
+def stoppable(record: Record, mirror: Mirror | None) -> Iterator[Callable[[], bool]]:
+    """Listens to Ctrl-C and SIGTERM where this is the main thread: Python lets no other one."""
+
+    def stop_soon() -> None:
+        log.warning("stopping at the end of this epoch; Ctrl-C again stops now")
+
+    def stop_now() -> None:
+        record.write(state="interrupted", finished_at=records.now())
+        if mirror:
+            mirror.close(patience_seconds=ABORT_PATIENCE_SECONDS)
+        exit_now()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    with listening(StopRequest(on_first=stop_soon, on_second=stop_now)) as request:
+        yield request
