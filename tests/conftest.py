@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import pytest
 from experiments.config import RunConfig, compose
 from experiments.errors import StoppedError
 from experiments.ingredients.datasets import ImageData
-from experiments.results.records import EpochRow
+from experiments.results.records import DatasetSummary, EpochRow, Process, Record
 
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
 SMALL = (
@@ -107,3 +108,26 @@ def start(home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str
         env=environment(home, **variables), cwd=home.parent, text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+
+
+def write_record(directory: Path, **fields: Any) -> Record:
+    """The record of a run that has just begun in `directory`, with `fields` changed."""
+    values: dict[str, Any] = {
+        "name": directory.name,
+        "run_key": "a" * 64,
+        "config_key": "b" * 64,
+        "seed": 0,
+        "started_at": datetime(2026, 11, 22, 8, 15, 30, tzinfo=UTC),
+        "process": Process.current(),
+        "parameters": 7850,
+        "dataset": DatasetSummary(name="digits", digest="d" * 64, source="a test"),
+        "code_digest": "c" * 64,
+        "versions": {"numpy": "2.4.6"},
+    }
+    record = Record(**values | fields)
+    record.create(directory)
+    return record
+
+
+def epoch_row(epoch: int, loss: float = 0.5) -> EpochRow:
+    return EpochRow(epoch, loss, loss / 2, 0.8, loss * 1.5, loss, 0.75, 0.001, 1.234, f"{epoch:064x}")

@@ -21,8 +21,8 @@ CASES = {
         "model=mlp", "model.units=[8]", "regularization=augmentation", "regularization.dropout=0.5",
     ),
     "sgd, early stopping that goes back": (
-        "model=linear", "optimizer=sgd", "optimizer.learning_rate=5", "schedule=constant", "training.epochs=9",
-        "regularization=early_stopping", "regularization.early_stopping.patience_epochs=3",
+        "model=linear", "optimizer=sgd", "optimizer.learning_rate=5", "schedule=constant", "training.epochs=12",
+        "regularization=early_stopping", "regularization.early_stopping.patience_epochs=2",
     ),
     "rmsprop with momentum, plateau": (
         "model=linear", "optimizer=rmsprop", "optimizer.momentum=0.9", "schedule=reduce_on_plateau",

@@ -8,10 +8,12 @@ from typing import NamedTuple
 
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.configurations import Configuration
-from experiments.comparison.duels import LEVEL, Duel, bootstrap_cross_entropy, needed
+from experiments.comparison.duels import LEVEL, Duel, needed
 from experiments.comparison.effects import Contrast
 from experiments.comparison.settings import show
 from experiments.results.evaluation import Interval
+
+MOST_CONTRASTS = 4  # in a sentence; the report's table has all
 
 
 class Sentence(NamedTuple):
@@ -92,12 +94,12 @@ def _runner_up(comparison: Comparison) -> Iterator[Sentence]:
         verdict = f"is really worse on the test images ({difference}"
     else:
         verdict = f"is really better on the test images, although validation ranks it second ({difference}"
-    text = f"{duel.b.label}, second by validation, {verdict}; {duel.method}). {_details(duel)}"
+    text = f"{duel.b.label}, second by validation, {verdict}; {duel.method}). {_details(duel, comparison.bootstrap)}"
     yield Sentence("runner-up", text)
 
 
-def _details(duel: Duel) -> str:
-    parts = [_disagreements(duel), _cross_entropy(duel), "" if duel.is_real else _needed(duel)]
+def _details(duel: Duel, bootstrap: Interval | None) -> str:
+    parts = [_disagreements(duel), _cross_entropy(duel, bootstrap), "" if duel.is_real else _needed(duel)]
     return " ".join(part for part in parts if part)
 
 
@@ -108,12 +110,10 @@ def _disagreements(duel: Duel) -> str:
     return f"Images that only the best has right: {duel.only_a}; only the second: {duel.only_b}{by}."
 
 
-def _cross_entropy(duel: Duel) -> str:
+def _cross_entropy(duel: Duel, bootstrap: Interval | None) -> str:
     if duel.cross_entropy is None:
         return ""
-    interval, source = bootstrap_cross_entropy(duel), "paired bootstrap"
-    if interval is None:
-        interval, source = duel.cross_entropy.interval, "95 % interval"
+    interval, source = bootstrap or duel.cross_entropy.interval, "bootstrap" if bootstrap else "95 % interval"
     real = "" if interval.low <= 0 <= interval.high else ", a real difference"
     return (
         f"Cross-entropy, best minus second: {duel.cross_entropy.value:+.4f} "
@@ -168,9 +168,11 @@ def _options(comparison: Comparison) -> Iterator[Sentence]:
         members = list(group)
         better = show(members[0][0].better)
         real = any(p_adjusted <= LEVEL for _, p_adjusted in members)
-        head = f"{better} is the best {option}" if real else f"No {option} is shown to be better than another"
-        gains = "; ".join(_contrast(contrast, p_adjusted) for contrast, p_adjusted in members[:8])
-        yield Sentence(f"effect of {option}", f"{head}. All else equal, {better} has test accuracy {gains}.")
+        head = f"{better} is the best value" if real else "No value is shown to be better than another"
+        gains = "; ".join(_contrast(contrast, p_adjusted) for contrast, p_adjusted in members[:MOST_CONTRASTS])
+        more = f"; {len(members) - MOST_CONTRASTS} more in the report" * (len(members) > MOST_CONTRASTS)
+        text = f"{head}. All else equal, {better} has test accuracy {gains}{more}."
+        yield Sentence(f"effect of {option}", text)
 
 
 def _contrast(contrast: Contrast, p_adjusted: float) -> str:
@@ -186,11 +188,13 @@ def _importance(comparison: Comparison) -> Iterator[Sentence]:
         return
     ranked = sorted(shares.options.items(), key=lambda item: -item[1])
     text = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
+    combined, between = f"{100 * shares.interactions:.0f} %", f"{100 * shares.repetitions:.0f} %"
+    rest = f"{combined} by their combinations, {between} is left between seeds"
+    if all(len(configuration.records) == 1 for configuration in comparison.configurations):
+        rest = f"{combined} is left to their combinations and to chance, which one seed each cannot separate"
     yield Sentence(
         "importance",
-        f"Of the variance of test accuracy between runs, {text} is explained by each option alone, "
-        f"{100 * shares.interactions:.0f} % by their combinations, "
-        f"{100 * shares.repetitions:.0f} % is left between seeds.",
+        f"Of the variance of test accuracy between runs, {text} is explained by each option alone, {rest}.",
     )
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.comparison.configurations import Configuration, gather
-from experiments.comparison.duels import Duel, against_best, all_pairs
+from experiments.comparison.duels import Duel, against_best, all_pairs, bootstrap_cross_entropy
 from experiments.comparison.effects import Contrast, Importance, contrasts, importance
 from experiments.comparison.ensemble import Ensemble, ensemble
 from experiments.comparison.mistakes import Disagreement, Mistake, disagreement, most_missed
 from experiments.comparison.statistics import expected_best_of, holm
 from experiments.errors import InputError
+from experiments.results.evaluation import Interval
 from experiments.results.records import Record
 
 MATRIX = 12  # configurations in the pairwise matrix: 66 tests, still readable on one page
@@ -43,6 +44,8 @@ class Comparison:
         options: names of what varies between them.
         apart: runs that did not finish.
         duels: the best against each other, corrected together.
+        bootstrap: interval of the difference in cross-entropy, best minus runner-up; None unless both are one
+            run.
         matrix: every pair of the first twelve, corrected together.
         contrasts: of each option, on test accuracy, corrected together (`p_values`).
         p_values: Holm-adjusted, one for each contrast.
@@ -57,6 +60,7 @@ class Comparison:
     options: tuple[str, ...]
     apart: tuple[Record, ...]
     duels: tuple[Duel, ...]
+    bootstrap: Interval | None
     matrix: tuple[Duel, ...]
     contrasts: tuple[Contrast, ...]
     p_values: tuple[float, ...]
@@ -91,6 +95,7 @@ def compare(records: Sequence[Record]) -> Comparison:
         options=options,
         apart=apart,
         duels=tuple(duels),
+        bootstrap=bootstrap_cross_entropy(duels[0]) if duels else None,
         matrix=tuple(all_pairs(configurations[:MATRIX])),
         contrasts=found,
         p_values=p_values,
@@ -126,12 +131,9 @@ def _contrasts(
 
 
 def _importance(configurations: Sequence[Configuration], options: Sequence[str]) -> Importance | None:
-    """None unless a grid was tried: an option that is new in each configuration explains everything."""
-    repeated = all(
-        len({configuration.settings[option] for configuration in configurations}) < len(configurations)
-        for option in options
-    )
-    if len(options) <= 2 or not repeated:
+    """None unless a grid was tried: an option with a new value in each configuration explains everything."""
+    levels = [len({configuration.settings[option] for configuration in configurations}) for option in options]
+    if len(options) <= 2 or 2 * max(levels) > len(configurations):
         return None
     runs = [(c.settings, record) for c in configurations for record in c.records]
     known = [run for run in runs if "test/accuracy" in run[1].metrics]

@@ -105,8 +105,8 @@ def importance(scores: Sequence[float], settings: Settings, options: Sequence[st
     if total == 0:
         return Importance(dict.fromkeys(options, 0.0), 0.0, 0.0)
     columns = {option: _indicators([run.get(option) for run in settings]) for option in options}
-    cells = _indicators([tuple(run.get(option) for option in options) for run in settings])
-    additive, within = _unexplained(y, list(columns.values())), _unexplained(y, [cells])
+    cells = [tuple(run.get(option) for option in options) for run in settings]
+    additive, within = _unexplained(y, list(columns.values())), _within(y, cells)
     without = {option: _unexplained(y, [columns[other] for other in options if other != option]) for option in options}
     return Importance(
         options={option: max(0.0, rest - additive) / total for option, rest in without.items()},
@@ -122,5 +122,14 @@ def _indicators(levels: Sequence[Hashable]) -> NDArray[np.float64]:
 
 def _unexplained(y: NDArray[np.float64], columns: list[NDArray[np.float64]]) -> float:
     design = np.hstack([np.ones((len(y), 1)), *columns])
-    fitted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    # By the normal equations, which are small; least squares because levels may be confounded with each other.
+    fitted = design @ np.linalg.lstsq(design.T @ design, design.T @ y, rcond=None)[0]
     return float(np.square(y - fitted).sum())
+
+
+def _within(y: NDArray[np.float64], cells: Sequence[Hashable]) -> float:
+    """Sum of squares around the mean of each cell."""
+    index = {cell: place for place, cell in enumerate(dict.fromkeys(cells))}
+    place = np.array([index[cell] for cell in cells])
+    means = np.bincount(place, weights=y) / np.bincount(place)
+    return float(np.square(y - means[place]).sum())

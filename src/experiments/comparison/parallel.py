@@ -11,8 +11,8 @@ from experiments.comparison.axes import linear, shade
 from experiments.comparison.configurations import Configuration
 from experiments.comparison.settings import show
 
-STEP = 150  # from one axis to the next, pixels at full size
-TOP, BOTTOM, HEIGHT = 34, 270, 300
+STEP = 200  # from one axis to the next, pixels at full size
+TOP, BOTTOM, HEIGHT = 34, 290, 320
 NARROWEST = 110  # pixels for an axis, before the chart is scrolled instead of shrunk
 
 

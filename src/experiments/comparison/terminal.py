@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -12,9 +13,12 @@ from experiments.comparison.answer import sentences
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.table import Column, Table, table
 
+UNBOUNDED = 10_000  # columns, to measure what a table would like to have
 MOST_ROWS = 30  # a screen; runs.csv and the report have all
 # What a narrow terminal goes without, the least important first.
-DISPENSABLE = ("seconds", "parameters", "calibration", "gap", "overfits", "cross-entropy", "95 % interval")
+DISPENSABLE = (
+    "seconds", "parameters", "calibration", "gap", "overfits", "cross-entropy", "95 % interval", "seeds",
+)  # fmt: skip
 
 
 def show(comparison: Comparison, console: Console) -> None:
@@ -35,7 +39,7 @@ def show(comparison: Comparison, console: Console) -> None:
 def _rich(ranked: Table, console: Console) -> RichTable:
     for hidden in range(len(DISPENSABLE) + 1):
         drawn = _draw(ranked, DISPENSABLE[:hidden])
-        if drawn.__rich_measure__(console, console.options).minimum <= console.width:
+        if console.measure(drawn, options=console.options.update(width=UNBOUNDED)).maximum <= console.width:
             break
     return drawn
 
@@ -43,7 +47,15 @@ def _rich(ranked: Table, console: Console) -> RichTable:
 def _draw(ranked: Table, hidden: tuple[str, ...]) -> RichTable:
     kept = [index for index, column in enumerate(ranked.columns) if column.title not in hidden]
     title = f"columns not shown: {', '.join(hidden)}" if hidden else None
-    drawn = RichTable(caption=title, caption_justify="left", header_style="bold", row_styles=("", "dim"))
+    drawn = RichTable(
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        caption=title,
+        caption_justify="left",
+        header_style="bold",
+        row_styles=("", "dim"),
+    )
     for index in kept:
         column = ranked.columns[index]
         drawn.add_column(Text(column.title), justify=_side(column), no_wrap=True)

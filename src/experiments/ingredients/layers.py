@@ -31,7 +31,7 @@ LayerName = Literal[
 ]  # fmt: skip
 # Set by the framework (names, seeds, precision), or without meaning in one training run.
 NOT_ARGUMENTS = {
-    "kwargs", "name", "dtype", "seed", "noise_shape", "data_format", "synchronized", "lora_rank",
+    "activity_regularizer", "kwargs", "name", "dtype", "seed", "noise_shape", "data_format", "synchronized", "lora_rank",
     "lora_alpha", "quantization_config",
 }  # fmt: skip
 WHOLE_NUMBERS, NUMBERS = {"filters", "units"}, {"rate", "stddev"}  # of the arguments without a default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import platform
@@ -61,9 +62,18 @@ def code_digest() -> str:
 
 @cache
 def code_diff() -> str:
-    """What the checkout's `src` and `conf` differ in from the commit; empty where there is no git."""
+    """What the checkout's `src` and `conf` differ in from the commit, new files too; empty where there is no git."""
     diff = _git("diff", "HEAD", "--", "src", "conf")
-    return "" if diff == NOT_AVAILABLE else diff
+    if diff == NOT_AVAILABLE:
+        return ""
+    new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", "src", "conf").split("\0")
+    return "\n".join([diff, *(_addition(name) for name in new if name)]).strip("\n")
+
+
+def _addition(name: str) -> str:
+    """The diff that makes a file which git does not know."""
+    lines = (PACKAGE.parents[1] / name).read_text(errors="replace").splitlines()
+    return "\n".join(difflib.unified_diff([], lines, "/dev/null", f"b/{name}", lineterm=""))
 
 
 def versions() -> dict[str, str]:
@@ -96,8 +106,9 @@ def _version(package: str) -> str:
 def _git(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(PACKAGE.parents[1]), *arguments], capture_output=True, text=True, timeout=10, check=True
-        )
+            ["git", "-C", str(PACKAGE.parents[1]), *arguments],
+            capture_output=True, text=True, errors="replace", timeout=10, check=True,
+        )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return NOT_AVAILABLE
     return done.stdout.strip("\n")

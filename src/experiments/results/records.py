@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import os
@@ -205,9 +206,9 @@ class Record(BaseModel):
         """
         path = self.directory / PREDICTIONS
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 return Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as predictions ({type(error).__name__}: {error})") from None
 
     def create(self, directory: Path) -> None:
@@ -268,13 +269,18 @@ def find(text: str, home: Path) -> list[Record]:
     Raises:
         InputError: none or several different things match, or a record is damaged.
     """
-    for base in (Path(text), home / "outputs" / text, home / "multirun" / text):
+    for base in (Path(text), home / "outputs" / text, home / "multirun" / text) if text else ():
         if (base / RECORD).is_file():
             return [load(base)]
-        members = sorted(base.glob(f"*/{RECORD}"))
-        if members:
-            return [load(member.parent) for member in members]
+        if members := _members(base):
+            return members
     return [_find_by_id(text, home)]
+
+
+def _members(sweep: Path) -> list[Record]:
+    """The runs of a sweep in the order of their numbers: 2 before 10."""
+    directories = (path.parent for path in sweep.glob(f"*/{RECORD}"))
+    return [load(directory) for directory in sorted(directories, key=lambda path: (len(path.name), path.name))]
 
 
 def _find_by_id(text: str, home: Path) -> Record:
@@ -316,8 +322,7 @@ def newest_sweep(home: Path) -> list[Record]:
         raise InputError(
             f"{home / 'multirun'}: holds no sweep; `python -m experiments.run -m optimizer=sgd,rmsprop,adam` makes one"
         )
-    newest = max(sweeps, key=lambda sweep: sweep.stat().st_ctime)
-    return [load(path.parent) for path in sorted(newest.glob(f"*/{RECORD}"))]
+    return _members(max(sweeps, key=lambda sweep: sweep.stat().st_ctime))
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -107,7 +107,9 @@ class _Run:
         self.run_id = self._existing() or self._create(experiment)
         self.record.write(mlflow=self.record.mlflow.model_copy(update={"run_id": self.run_id, "synced": False}))
         self.client.update_run(self.run_id, status="RUNNING")
-        parameters = [Param(key, value) for key, value in _parameters(self.config, self.record).items()]
+        kept = self.client.get_run(self.run_id).data.params  # written once: a resumed run may have other threads
+        wanted = _parameters(self.config, self.record)
+        parameters = [Param(key, value) for key, value in wanted.items() if key not in kept]
         tags = [RunTag(key, value) for key, value in _tags(self.record).items()]
         self.client.log_batch(self.run_id, params=parameters, tags=tags)
 
@@ -213,7 +215,8 @@ def _signature(model: Any) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    images = TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]), "images")
+    # Without a name, which MLflow would hand on to Keras as the name of an input.
+    images = TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]))
     probabilities = TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))
     return ModelSignature(Schema([images]), Schema([probabilities]))
 

@@ -1,23 +1,37 @@
-"""Many jobs composed at the price of few: Hydra composes each choice of options once, plain values are set on copies.
+"""Many jobs composed at the price of few: Hydra composes every option once, the rest is put together from copies.
 
-One composition takes Hydra about 0.1 s, so a sweep of 500 seeds would wait for a minute before anything is seen.
+One composition takes Hydra about 0.1 s, so a sweep of 500 jobs would wait for a minute before anything is seen. What
+is put together equals what Hydra would compose; where that is not certain, Hydra composes the job itself.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from experiments.config import RunConfig, explain_composition, validate
 from experiments.errors import InputError
 
-Composed = Mapping[str, Any]
+Values = dict[str, Any]
 Compose = Callable[[list[str]], Any]  # what Hydra makes of overrides: an omegaconf DictConfig
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: a choice that is no word
+MISSING = "???"  # OmegaConf's mark of a value that must be given
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """What Hydra made of some overrides; `literal` where no value refers to another one."""
+
+    values: Values
+    literal: bool
 
 
 class Composer:
@@ -26,7 +40,9 @@ class Composer:
     def __init__(self, compose: Compose) -> None:
         self._compose = compose
         self._parser = OverridesParser.create()
-        self._whole: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._parsed: dict[str, Override] = {}
+        self._whole: dict[tuple[str, ...], _Composed | InputError] = {}
+        self._joined: dict[tuple[str, ...], Values | None] = {}
 
     def config(self, overrides: Sequence[str]) -> RunConfig:
         """The validated config of a job, equal to what Hydra would compose from all its overrides.
@@ -34,50 +50,134 @@ class Composer:
         Raises:
             InputError: with one line per mistake.
         """
-        parsed = self._parser.parse_overrides(list(overrides))
-        plain = [override for override in parsed if self._sets_a_plain_value(override)]
-        values = self._composed(tuple(o.input_line or "" for o in parsed if o not in plain))
-        if not all(_set(values, override) for override in plain):
-            # A key does not exist or holds more than a value: Hydra knows what to do or to say.
-            values = self._composed(tuple(overrides))
-        return validate(values)
+        values = self._quickly([self._parse(text) for text in overrides])
+        return validate(self._by_hydra(overrides).values if values is None else values)
 
-    def _sets_a_plain_value(self, override: Override) -> bool:
+    def _parse(self, text: str) -> Override:
+        if text not in self._parsed:
+            self._parsed[text] = self._parser.parse_override(text)
+        return self._parsed[text]
+
+    def _quickly(self, overrides: Sequence[Override]) -> Values | None:
+        """The values of a job without a composition of its own; None where only Hydra can tell."""
+        settings = [override for override in overrides if self._sets_a_value(override)]
+        others = [override for override in overrides if override not in settings]
+        joined = None if _touch_each_other(settings, others) else self._join(others)
+        if joined is None:
+            return None
+        values = copy.deepcopy(joined)
+        # Where a key does not exist or holds an option, Hydra knows what to do or to say.
+        return values if all(_set(values, override) for override in settings) else None
+
+    def _sets_a_value(self, override: Override) -> bool:
         """Whether it is `a.b=value` or `seed=value` with a value that needs neither merging nor resolving."""
         key = override.key_or_group
-        if override.is_add() or override.is_force_add() or override.is_delete() or override.package:
+        if not _changes(override) or key.startswith("hydra.") or _is_deep(override.value()):
             return False
-        is_choice = "." not in key and isinstance(self._composed(()).get(key), dict | None)
-        return not is_choice and not _is_deep(override.value())
+        return "." in key or not isinstance(self._defaults().get(key, {}), dict)
 
-    def _composed(self, overrides: tuple[str, ...]) -> dict[str, Any]:
-        if overrides not in self._whole:
-            self._whole[overrides] = self._compose_whole(overrides)
-        return copy.deepcopy(self._whole[overrides])
+    def _join(self, overrides: Sequence[Override]) -> Values | None:
+        """The base with each option's own part; None where an option changes more, or values refer to each other."""
+        texts = _texts(overrides)
+        if texts not in self._joined:
+            options = [override for override in overrides if self._chooses_an_option(override)]
+            base = _texts(override for override in overrides if override not in options)
+            twice = len({override.key_or_group for override in options}) < len(options)
+            self._joined[texts] = None if twice else self._put_together(base, options)
+        return self._joined[texts]
 
-    def _compose_whole(self, overrides: tuple[str, ...]) -> dict[str, Any]:
-        from hydra.errors import HydraException
-        from omegaconf.errors import OmegaConfBaseException
+    def _chooses_an_option(self, override: Override) -> bool:
+        """Whether it is `group=option` of a group that stands in the config under its own name."""
+        is_word = _chooses(override) and isinstance(override.value(), str)
+        return is_word and isinstance(self._defaults().get(override.key_or_group), dict)
 
+    def _defaults(self) -> Values:
         try:
-            composed = self._compose(list(overrides))
-            with open_dict(composed):
-                composed.pop("hydra", None)
-            values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise explain_composition(error) from None
-        if not isinstance(values, dict):
-            raise InputError(f"config: must be a mapping, received {type(values).__name__}")
-        return {str(key): value for key, value in values.items()}
+            return self._by_hydra(()).values
+        except InputError:  # a value that every job must give
+            return {}
+
+    def _put_together(self, base: tuple[str, ...], options: Sequence[Override]) -> Values | None:
+        try:
+            whole = self._by_hydra(base)
+        except InputError:  # what is given may be right together with an option
+            return None
+        values = dict(whole.values)
+        literal = whole.literal
+        for option in options:
+            alone = self._by_hydra((*base, option.input_line or ""))
+            group = option.key_or_group
+            if _without(alone.values, group) != _without(whole.values, group):
+                return None
+            values[group] = alone.values[group]
+            literal = literal and alone.literal
+        return values if literal else None
+
+    def _by_hydra(self, overrides: Sequence[str]) -> _Composed:
+        texts = tuple(overrides)
+        if texts not in self._whole:
+            try:
+                self._whole[texts] = _plain(self._compose(list(texts)))
+            except InputError as error:
+                self._whole[texts] = error
+            except COMPOSITION_ERRORS as error:
+                self._whole[texts] = explain_composition(error)
+        found = self._whole[texts]
+        if isinstance(found, InputError):
+            raise InputError(*found.mistakes)
+        return found
+
+
+def _plain(composed: Any) -> _Composed:
+    with open_dict(composed):
+        composed.pop("hydra", None)
+    if not OmegaConf.is_dict(composed):
+        raise InputError(f"config: must be a mapping, received {type(composed).__name__}")
+    literal = not _is_deep(list(_leaves(OmegaConf.to_container(composed))))
+    values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    return _Composed({str(key): value for key, value in values.items()}, literal)
+
+
+def _leaves(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    else:
+        yield value
+
+
+def _changes(override: Override) -> bool:
+    """Whether it is a plain `key=value`, without `+`, `++`, `~` or `@package`."""
+    return not (override.is_add() or override.is_force_add() or override.is_delete() or override.package)
 
 
 def _is_deep(value: Any) -> bool:
     if isinstance(value, list):
         return any(_is_deep(item) for item in value)
-    return isinstance(value, dict) or (isinstance(value, str) and "${" in value)
+    return isinstance(value, dict) or (isinstance(value, str) and ("${" in value or value == MISSING))
 
 
-def _set(values: dict[str, Any], override: Override) -> bool:
+def _touch_each_other(some: Sequence[Override], others: Sequence[Override]) -> bool:
+    """Whether a key of one kind is, or lies inside, a key of the other kind: then their order matters."""
+    mine = [f"{override.key_or_group}." for override in some]
+    theirs = [f"{override.key_or_group}." for override in others if not _chooses(override)]
+    return any(a.startswith(b) or b.startswith(a) for a in mine for b in theirs)
+
+
+def _chooses(override: Override) -> bool:
+    """Whether it can only be the choice of an option, which Hydra takes before any value, in whatever order."""
+    return "." not in override.key_or_group and _changes(override) and not isinstance(override.value(), dict)
+
+
+def _texts(overrides: Iterable[Override]) -> tuple[str, ...]:
+    return tuple(override.input_line or "" for override in overrides)
+
+
+def _without(values: Mapping[str, Any], key: str) -> Values:
+    return {name: value for name, value in values.items() if name != key}
+
+
+def _set(values: Values, override: Override) -> bool:
     """Sets a value that is there already; False where there is none or where a mapping (an option) stands."""
     *path, leaf = override.key_or_group.split(".")
     node: Any = values

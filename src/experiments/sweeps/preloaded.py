@@ -1,25 +1,30 @@
 """What the server that workers are forked from imports once, so that a worker starts in milliseconds.
 
-Everything that a run will need is imported here, lazily loaded parts too: the code of a sweep is the code of its
+Everything that a job will need is imported here, lazily loaded parts too: the code of a sweep is the code of its
 start, whatever is edited meanwhile. TensorFlow may be imported before a fork as long as it has run nothing.
 """
 
 import os
+from contextlib import suppress
 
-_screen = os.dup(2)
+os.setsid()  # what a terminal sends to its processes goes to the planner alone; the server ends when the planner does
 _nowhere = os.open(os.devnull, os.O_WRONLY)
-os.dup2(_nowhere, 2)  # TensorFlow prints lines while it is imported that no setting silences
-try:
+for _descriptor in (1, 2):  # TensorFlow prints lines while it is imported that no setting silences
+    os.dup2(_nowhere, _descriptor)
+os.close(_nowhere)
+
+with suppress(Exception):  # a worker meets it again, and can tell
+    from experiments.results import environment
+
+    environment.gather(threads=1, dataset_digest="")  # reads the code and remembers its digest
+
     import keras  # noqa: F401
-    import mlflow.keras
+    import mlflow.keras  # noqa: F401
     import mlflow.models  # noqa: F401
     import tensorflow  # noqa: F401
 
+    import experiments.comparison.report
     import experiments.results.plots
     import experiments.runner
-    import experiments.sweeps.workers
+    import experiments.sweeps.tasks
     import experiments.training.loop  # noqa: F401
-finally:
-    os.dup2(_screen, 2)
-    os.close(_screen)
-    os.close(_nowhere)

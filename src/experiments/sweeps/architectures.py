@@ -1,0 +1,63 @@
+"""Each distinct architecture of a sweep, built once before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.errors import InputError
+from experiments.results import environment
+from experiments.sweeps import tasks, workers
+from experiments.sweeps.plan import Plan, name_jobs
+from experiments.sweeps.status import Status
+from experiments.sweeps.tasks import Built
+from experiments.sweeps.workers import Worker
+
+
+class Builders:
+    """Builds while the planner does something else; `check` waits for the answers."""
+
+    def __init__(self, plan: Plan, todo: Sequence[Status]) -> None:
+        self._plan = plan
+        self._groups = _alike(todo)
+        self._running = [self._start(group) for group in self._groups[: plan.workers]]
+
+    def _start(self, group: Sequence[Status]) -> Worker:
+        config = group[0].job.config
+        shape = self._plan.image_shapes[config.dataset.model_dump_json()]
+        return Worker(tasks.try_to_build, config, shape, environment.code_digest())
+
+    def check(self) -> None:
+        """Notes how many parameters each job has.
+
+        Raises:
+            InputError: with the jobs that share an architecture which cannot be built.
+        """
+        mistakes: list[str] = []
+        varied = [job.varied for job in self._plan.jobs]
+        for number, group in enumerate(self._groups):
+            built = _built(workers.answer(self._running[number]))
+            if len(self._running) < len(self._groups):
+                self._running.append(self._start(self._groups[len(self._running)]))
+            named = name_jobs([status.job.number for status in group], varied)
+            mistakes += [f"{named}: {mistake}" for mistake in built.mistakes]
+            for status in group:
+                status.parameters = built.parameters
+        if mistakes:
+            raise InputError(*mistakes)
+
+
+def _alike(todo: Sequence[Status]) -> list[list[Status]]:
+    """The jobs that share a network: the same layers, for the same images."""
+    groups: dict[str, list[Status]] = {}
+    for status in todo:
+        config = status.job.config
+        network = config.model_dump_json(include={"model": True, "dataset": True, "regularization": {"dropout", "l2"}})
+        groups.setdefault(network, []).append(status)
+    return list(groups.values())
+
+
+def _built(answer: Any) -> Built:
+    if isinstance(answer, Built):
+        return answer
+    return Built(0, (f"model: cannot be built (the process that tried ended with {answer})",))

@@ -1,0 +1,110 @@
+"""What is known of the jobs of a sweep: their own records, and runs that finished elsewhere under the same key."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from experiments.errors import InputError
+from experiments.results import environment, records
+from experiments.results.records import Record
+from experiments.sweeps.directory import Place, set_aside
+from experiments.sweeps.plan import Job, Plan
+from experiments.sweeps.status import Before, Status
+
+log = logging.getLogger(__name__)
+
+
+class Archive:
+    """The finished runs under a home, by their key: what need not be trained again.
+
+    `any_code` accepts runs of another code and other versions too.
+    """
+
+    def __init__(self, home: Path, *, any_code: bool = False) -> None:
+        self._home, self._any_code = home, any_code
+        self._identity = (environment.code_digest(), environment.versions())
+        self._finished = {record.run_key: record for record in self._read()}
+
+    def _read(self) -> Iterator[Record]:
+        for directory in records.run_directories(self._home):
+            try:
+                record = records.load(directory)
+            except InputError:
+                continue  # named when its own sweep looks at it
+            if self.accepts(record):
+                yield record
+
+    def accepts(self, record: Record) -> bool:
+        """Whether a run has finished, with the code and the versions of today."""
+        return record.state == "finished" and (
+            self._any_code or (record.code_digest, record.versions) == self._identity
+        )
+
+    def find(self, job: Job) -> Record | None:
+        """A finished run of the same key, code and versions."""
+        return self._finished.get(job.run_key)
+
+    def reread(self) -> None:
+        """Looks again: another sweep has finished a job meanwhile."""
+        self._finished = {record.run_key: record for record in self._read()}
+
+
+def look_at(plan: Plan, place: Place, archive: Archive | None) -> list[Status]:
+    """Where every job stands before the sweep begins. Writes nothing.
+
+    Raises:
+        InputError: the directory of a job holds another run than the plan says.
+    """
+    return [_look_at(job, place, archive) for job in plan.jobs]
+
+
+def _look_at(job: Job, place: Place, archive: Archive | None) -> Status:
+    before, record, message = _own(job, place)
+    if record and place.directory_of(job).is_symlink() and not (archive and archive.accepts(record)):
+        before, record = "new", None  # linked when more was accepted
+    if before not in ("done", "diverged") and archive and (found := archive.find(job)):
+        before, record, message = "done", found, ""
+    # A diverged job is a result: the same seed would diverge at the same epoch again.
+    state = before if before in ("done", "diverged") else "waiting"
+    return Status(job, state, before, record=record, message=message)
+
+
+def _own(job: Job, place: Place) -> tuple[Before, Record | None, str]:
+    directory = place.directory_of(job)
+    if place.is_new or not directory.is_dir() or not any(directory.iterdir()):
+        return "new", None, ""
+    try:
+        record = records.load(directory)
+    except InputError as error:
+        return "damaged", None, str(error)
+    if record.run_key != job.run_key:
+        raise InputError(f"{directory}: holds another run than the plan says; move it away and give the command again")
+    message = f"{record.error.type}: {record.error.message}" if record.error else ""
+    return ("done" if record.state == "finished" else record.state), record, message
+
+
+def tidy(statuses: Sequence[Status], place: Place) -> None:
+    """Links what was made elsewhere into the sweep, and clears the way for what is run again."""
+    for status in statuses:
+        directory = place.directory_of(status.job)
+        if status.state == "done":
+            link(status, place)
+        elif directory.is_symlink():
+            directory.unlink()  # what it led to is gone, or no longer accepted
+        elif status.before == "damaged":
+            log.warning("%s; set aside as %s, and the job is run again", status.message, set_aside(directory, place))
+
+
+def link(status: Status, place: Place) -> None:
+    """Makes the run of a job that is done part of the sweep, where it was made elsewhere."""
+    directory = place.directory_of(status.job)
+    if status.record is None or directory.resolve() == status.record.directory.resolve():
+        return
+    if directory.is_symlink():
+        directory.unlink()
+    elif directory.exists():
+        set_aside(directory, place)  # a part of the same run, which has finished elsewhere
+    directory.symlink_to(os.path.relpath(status.record.directory, directory.parent))

@@ -1,0 +1,141 @@
+"""The jobs that are left, carried out by as many workers as the plan allows; what fails fails alone."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from experiments.errors import InputError
+from experiments.results import environment, records
+from experiments.runner import Origin
+from experiments.sweeps import failures, locks, tasks, workers
+from experiments.sweeps.archive import Archive, link
+from experiments.sweeps.directory import LOCKS, Place
+from experiments.sweeps.plan import Plan
+from experiments.sweeps.progress import Progress
+from experiments.sweeps.status import Status
+from experiments.sweeps.tasks import Ended, EpochDone, Run
+from experiments.sweeps.workers import Worker
+from experiments.training.checkpoint import Checkpoints
+
+log = logging.getLogger(__name__)
+TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
+BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
+GRACE_SECONDS = 10.0  # for workers that were told to stop now
+ALIKE = 3  # first jobs that fail with the same error: the rest would too
+
+
+class Crew:
+    """The running of one sweep. `parent` is its MLflow run, if it has one."""
+
+    def __init__(
+        self, plan: Plan, place: Place, statuses: Sequence[Status], home: Path, *,
+        progress: Progress, archive: Archive | None, parent: str | None,
+    ) -> None:  # fmt: skip
+        self.plan, self.place, self.home = plan, place, home
+        self.progress, self.archive, self.parent = progress, archive, parent
+        self.asked = 0  # how often the user asked to stop
+        self._reason = ""
+        self._told = 0
+        self._waiting = deque(status for status in statuses if status.state == "waiting")
+        self._running: dict[Worker, Status] = {}
+        self._endings: list[Status] = []
+        self._not_before: dict[int, float] = {}
+        self._mirrors: list[Worker] = []
+
+    def work(self) -> None:
+        """Runs until nothing is left to run, or until it is told to stop."""
+        while self._running or (self._waiting and not self._stopping()):
+            while status := self._next():
+                self._start(status)
+            workers.wait(self._running, TICK_SECONDS)
+            for worker in list(self._running):
+                self._look_at(worker)
+            self._pass_the_stop_on()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for worker in self._mirrors:
+            worker.leave(max(0.0, deadline - time.monotonic()))
+
+    def ask(self) -> None:
+        """Ctrl-C: once, running jobs stop at the end of their epoch; twice, now."""
+        self.asked += 1
+
+    def _stopping(self) -> bool:
+        return bool(self.asked or self._reason)
+
+    def _next(self) -> Status | None:
+        """The next job that may start now. One that another sweep is training has to wait, and may then be done."""
+        if self._stopping() or len(self._running) >= self.plan.workers:
+            return None
+        now = time.monotonic()
+        for status in list(self._waiting):
+            if self._not_before.get(status.job.number, 0) > now:
+                continue
+            self._waiting.remove(status)
+            if self._is_free(status) and not self._is_done_elsewhere(status):
+                return status
+        return None
+
+    def _lock_of(self, status: Status) -> Path:
+        return self.home / "multirun" / LOCKS / status.job.run_key
+
+    def _is_free(self, status: Status) -> bool:
+        with locks.held(self._lock_of(status)) as free:
+            if not free:
+                self._put_off(status)
+            return free
+
+    def _put_off(self, status: Status) -> None:
+        if status.job.number not in self._not_before:
+            log.info("%s waits: %s trains the same run", status.job, locks.holder(self._lock_of(status)))
+        self._not_before[status.job.number] = time.monotonic() + BUSY_SECONDS
+        status.state = "waiting"
+        self._waiting.append(status)
+
+    def _is_done_elsewhere(self, status: Status) -> bool:
+        if status.job.number not in self._not_before or self.archive is None:
+            return False
+        self.archive.reread()
+        status.record = self.archive.find(status.job)
+        if status.record:
+            self._end(status, Ended("finished"))
+        return status.record is not None
+
+    def _start(self, status: Status) -> None:
+        job, directory = status.job, self.place.directory_of(status.job)
+        rows = Checkpoints(directory / records.CHECKPOINT).rows() if directory.exists() else []
+        status.row = rows[-1] if rows else None
+        origin = Origin(self.place.name, job.number, job.varied, None, self.parent, job.hydra_files())
+        run = Run(job.config, directory, origin, self._lock_of(status), environment.code_digest())
+        worker = Worker(tasks.carry_out, run, output=self.place.output_of(job))
+        self._running[worker] = status
+        status.state, status.message = "running", ""
+        self.progress.changed(status)
+
+    def _look_at(self, worker: Worker) -> None:
+        status, ended = self._running[worker], None
+        for message in worker.messages():
+            if isinstance(message, EpochDone):
+                status.row = message.row
+            elif isinstance(message, Ended):
+                ended = message
+        limit = self.plan.execution.timeout_minutes
+        if ended is None and not worker.ended:
+            if limit is None or time.monotonic() - worker.started < limit * 60:
+                return
+            ended = Ended("killed", f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}")
+        ending = worker.leave(0 if ended and ended.state == "killed" else workers.LEAVE_SECONDS)
+        if ended is None:
+            hint = " (out of memory?)" if ending == "SIGKILL" else ""
+            stopped = self._told > 1
+            ended = Ended("interrupted" if stopped else "killed", f"Killed: the process ended with {ending}{hint}")
+        del self._running[worker]
+        failures.gather_output(status.job, self.place)
+        if ended.state == "busy":
+            self._put_off(status)
+        else:
+            self._end(status, ended)

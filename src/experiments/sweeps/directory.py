@@ -1,0 +1,189 @@
+"""Where a sweep lies: the directory of the same plan or a new one, and `plan.json` in it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.config import validate
+from experiments.errors import InputError
+from experiments.results import records
+from experiments.sweeps import locks
+from experiments.sweeps.plan import Job, Plan
+
+log = logging.getLogger(__name__)
+PLAN, LOCKS, ASIDE = "plan.json", ".locks", "set-aside"
+LONGEST_NAME = 40  # characters of a sweep's name that tell what varies
+HEAD_BYTES = 300  # of a plan.json: the key stands before the jobs
+KEY = re.compile(rb'"key": "([0-9a-f]{64})"')
+
+
+@dataclass(frozen=True)
+class Place:
+    """The directory of a sweep.
+
+    Attributes:
+        threads: of each job, where the sweep was begun before.
+        damage: what is wrong with its plan.json.
+    """
+
+    path: Path
+    is_new: bool
+    threads: tuple[int, ...] = ()
+    damage: str = ""
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.path.name
+
+    def directory_of(self, job: Job) -> Path:
+        """The run directory of a job; a link where its run was made elsewhere."""
+        return self.path / str(job.number)
+
+    def output_of(self, job: Job) -> Path:
+        """What a job prints, until it has a `run.log` to add it to."""
+        return self.path / f".output-{job.number}"
+
+
+@contextmanager
+def locked(plan: Plan, home: Path) -> Iterator[None]:
+    """Holds the plan, so that the same sweep started twice does not run twice.
+
+    Raises:
+        InputError: another process holds it, or `home` cannot be written.
+    """
+    path = home / "multirun" / LOCKS / f"plan-{plan.key}"
+    with ExitStack() as stack:
+        try:
+            mine = stack.enter_context(locks.held(path))
+        except OSError as error:
+            raise _unwritable(path.parent, error) from None
+        if not mine:
+            raise InputError(f"this sweep is being run already, by {locks.holder(path)}; wait for it or stop it")
+        yield
+
+
+def find_place(plan: Plan, home: Path) -> Place:
+    """The directory of the sweep with this very plan, or the name of a new one. Writes nothing.
+
+    Raises:
+        InputError: the directory that the user names holds something else.
+    """
+    name, fresh = plan.execution.name, plan.execution.reuse == "never"
+    if name is not None:
+        return _named(home / "multirun" / name, plan, fresh=fresh)
+    for path in sorted(home.glob("multirun/[0-9]*"), reverse=True) if not fresh else []:
+        if _holds(path, plan):
+            return _begun(path, plan)
+    words = "-".join(plan.varied)[:LONGEST_NAME].rstrip("-") or "one"
+    words = re.sub(r"[^A-Za-z0-9._-]", "-", words)
+    return Place(home / "multirun" / f"{records.now():%Y%m%d-%H%M%S}-{words}-{secrets.token_hex(2)}", is_new=True)
+
+
+def _named(path: Path, plan: Plan, *, fresh: bool) -> Place:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return Place(path, is_new=True)
+    if not path.is_dir() or not (path / PLAN).exists() and not _jobs_agree(path, plan):
+        raise InputError(f"sweep.name: {path} holds something else than a sweep; choose another name")
+    if fresh:
+        raise InputError(f"sweep.name: {path} is there already, and sweep.reuse=never begins anew; choose another name")
+    if not _holds(path, plan):
+        raise InputError(f"sweep.name: {path} holds another plan (other jobs, code or versions); choose another name")
+    return _begun(path, plan)
+
+
+def _holds(path: Path, plan: Plan) -> bool:
+    try:
+        with (path / PLAN).open("rb") as file:
+            key = KEY.search(file.read(HEAD_BYTES))
+    except OSError:
+        key = None
+    return key[1].decode() == plan.key if key else _jobs_agree(path, plan)
+
+
+def _jobs_agree(path: Path, plan: Plan) -> bool:
+    """Whether the runs that lie there are this plan's: so a sweep is found again whose plan.json is damaged or gone."""
+    agree = False
+    for job in plan.jobs:
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            record = json.loads((path / str(job.number) / records.RECORD).read_bytes())
+            if (record["run_key"], record["sweep"]) != (job.run_key, path.name):
+                return False
+            agree = True
+    return agree
+
+
+def _begun(path: Path, plan: Plan) -> Place:
+    try:
+        frozen = json.loads((path / PLAN).read_bytes())["jobs"]
+        configs = [validate(job["config"]) for job in frozen]
+        same = [c.identity() for c in configs] == [job.config.identity() for job in plan.jobs]
+        same = same and [job["run_key"] for job in frozen] == [job.run_key for job in plan.jobs]
+    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        reason = str(error).partition("\n")[0]
+        return Place(path, is_new=False, damage=f"is damaged ({type(error).__name__}: {reason})")
+    if not same:
+        return Place(path, is_new=False, damage="was changed by hand")
+    return Place(path, is_new=False, threads=tuple(config.training.threads or 1 for config in configs))
+
+
+def _frozen(plan: Plan) -> dict[str, Any]:
+    jobs = [
+        {"number": job.number, "overrides": job.overrides, "varied": dict(job.varied), "run_key": job.run_key,
+         "config_key": job.config_key, "config": job.config.model_dump(mode="json")}
+        for job in plan.jobs
+    ]  # fmt: skip
+    return {"format": 1, "key": plan.key, "workers": plan.workers, "jobs": jobs}
+
+
+def freeze(plan: Plan, place: Place) -> None:
+    """Makes the directory of a new sweep, with its `plan.json` in it from the first moment on; a damaged one is replaced.
+
+    Raises:
+        InputError: somebody else has made a directory of that name, or it cannot be written.
+    """
+    try:
+        if place.is_new:
+            _make(plan, place)
+        elif place.damage:
+            path = place.path / PLAN
+            kept = f"; set aside as {set_aside(path, place)}" if path.exists() else ""
+            log.warning("%s: %s%s; written anew", path, place.damage, kept)
+            records.write_json(path, _frozen(plan))
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise InputError(f"{place.path}: another process has made it just now; give the command again") from None
+        raise _unwritable(place.path, error) from None
+
+
+def _make(plan: Plan, place: Place) -> None:
+    making = place.path.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    making.mkdir(parents=True)
+    try:
+        records.write_json(making / PLAN, _frozen(plan))
+        making.rename(place.path)  # refused where it is there and holds anything
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+
+
+def set_aside(path: Path, place: Place) -> Path:
+    """Moves what cannot be used out of the way, where nobody takes it for a run; nothing is ever thrown away."""
+    aside = place.path / ASIDE / f"{path.name}-{secrets.token_hex(2)}"
+    aside.parent.mkdir(exist_ok=True)
+    os.rename(path, aside)
+    return aside
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written ({error.strerror})")

@@ -1,0 +1,78 @@
+"""Where each job of a sweep stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from experiments.results.records import EpochRow, Record
+from experiments.sweeps.plan import Job
+
+Before = Literal["new", "done", "interrupted", "failed", "diverged", "running", "damaged"]
+State = Literal["waiting", "running", "done", "failed", "diverged", "interrupted"]
+
+
+@dataclass
+class Status:
+    """Where one job stands.
+
+    Attributes:
+        before: what was found of it when the sweep began.
+        row: its last finished epoch.
+        record: of a run that is done.
+        message: what went wrong.
+    """
+
+    job: Job
+    state: State = "waiting"
+    before: Before = "new"
+    row: EpochRow | None = None
+    record: Record | None = None
+    parameters: int | None = None
+    message: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes of it in this sweep."""
+        return self.state not in ("waiting", "running")
+
+    def seconds_left(self) -> float | None:
+        """Of a running job, by the length of its last epoch."""
+        if self.row is None:
+            return None
+        return (self.job.config.training.epochs - self.row.epoch) * self.row.seconds
+
+
+def folded(statuses: Iterable[Status]) -> list[list[Status]]:
+    """Jobs that differ only in their seed, the repetitions of one configuration, stand together."""
+    groups: dict[str, list[Status]] = {}
+    for status in statuses:
+        groups.setdefault(status.job.config_key, []).append(status)
+    return list(groups.values())
+
+
+def count_states(states: Iterable[str]) -> str:
+    """`7 done, 1 interrupted, 4 new`."""
+    counts = Counter(states)
+    order = ("done", "running", "interrupted", "failed", "diverged", "damaged", "new", "waiting")
+    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+
+
+def numbers(values: Sequence[int]) -> str:
+    """`[0, 1, 2, 5]` → `0-2, 5`."""
+    runs: list[list[int]] = []
+    for value in values:
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def duration(seconds: float) -> str:
+    """`1:05`, `2:00:07`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from experiments.results import environment
+from experiments.results.environment import NOT_AVAILABLE
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """The gatherers remember; each test begins and ends without memories."""
+    gatherers = (environment.code_digest, environment.code_diff, environment.cpu, environment._git)
+    for gatherer in gatherers:
+        gatherer.cache_clear()
+    yield
+    for gatherer in gatherers:
+        gatherer.cache_clear()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a package and a conf folder, all committed."""
+    package = tmp_path / "src" / "package"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("x = 1\n")
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "config.yaml").write_text("seed: 0\n")
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
+    monkeypatch.setattr(environment, "PACKAGE", package)
+    return tmp_path
+
+
+def test_facts_are_complete_and_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    monkeypatch.setenv("SECRET_TOKEN", "x")
+    facts = environment.gather(threads=3, dataset_digest="d" * 64)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["threads"] == 3
+    assert facts["dataset_digest"] == "d" * 64
+    assert facts["packages"]["numpy"] == metadata.version("numpy")
+    assert facts["packages"].keys() >= {"tensorflow", "keras", "hydra-core", "mlflow", "pydantic"}
+    assert facts["variables"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert "SECRET_TOKEN" not in facts["variables"]
+    assert facts["code"]["digest"] == environment.code_digest()
+
+
+def test_versions_are_those_of_the_identity() -> None:
+    assert environment.versions() == {name: metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+
+
+def test_missing_package_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "IDENTITY_PACKAGES", ("numpy", "no-such-package"))
+    assert environment.versions()["no-such-package"] == NOT_AVAILABLE
+
+
+def test_code_digest_is_over_names_and_bytes(checkout: Path) -> None:
+    assert environment.code_digest() == hashlib.sha256(b"a.py\0x = 1\n\0").hexdigest()
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "rename"])
+def test_code_digest_notices_every_change(change: str, checkout: Path) -> None:
+    before = environment.code_digest()
+    environment.code_digest.cache_clear()
+    source = checkout / "src" / "package" / "a.py"
+    if change == "edit":
+        source.write_text("x = 2\n")
+    elif change == "add":
+        source.with_name("b.py").write_text("")
+    else:
+        source.rename(source.with_name("b.py"))
+    assert environment.code_digest() != before
+
+
+def test_code_digest_ignores_what_is_no_code(checkout: Path) -> None:
+    before = environment.code_digest()
+    environment.code_digest.cache_clear()
+    (checkout / "src" / "package" / "notes.txt").write_text("x")
+    assert environment.code_digest() == before
+
+
+def test_clean_checkout_has_its_commit_and_no_diff(checkout: Path) -> None:
+    code = environment.gather(threads=1, dataset_digest="")["code"]
+    head = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True)
+    assert code["commit"] == head.stdout.strip()
+    assert code["dirty"] is False
+    assert environment.code_diff() == ""
+
+
+def test_changed_code_and_config_are_in_the_diff(checkout: Path) -> None:
+    (checkout / "src" / "package" / "a.py").write_text("x = 2\n")
+    (checkout / "conf" / "config.yaml").write_text("seed: 1\n")
+    (checkout / "elsewhere.txt").write_text("z\n")
+    diff = environment.code_diff()
+    assert "-x = 1\n+x = 2" in diff
+    assert "-seed: 0\n+seed: 1" in diff
+    assert environment.gather(threads=1, dataset_digest="")["code"]["dirty"] is True
+
+
+def test_new_files_are_in_the_diff(checkout: Path) -> None:
+    (checkout / "conf" / "new.yaml").write_text("seed: 1\n")
+    assert "+++ b/conf/new.yaml\n@@ -0,0 +1 @@\n+seed: 1" in environment.code_diff()
+
+
+def test_diff_that_is_no_utf_8_is_read(checkout: Path) -> None:
+    (checkout / "src" / "package" / "a.py").write_bytes(b"# \xe9\nx = 1\n")
+    assert "+# \ufffd" in environment.code_diff()
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path / "src" / "package")
+    code = environment.gather(threads=1, dataset_digest="")["code"]
+    assert code["commit"] == NOT_AVAILABLE
+    assert code["dirty"] is False
+    environment._git.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    assert environment._git("rev-parse", "HEAD") == NOT_AVAILABLE
+
+
+def test_cpu_is_told_by_model_and_instruction_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu sse4_2 avx avx2 fma\n\nprocessor\t: 1\nflags\t: x\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    assert environment.cpu() == {"model": "Some CPU @ 2 GHz", "isa": ["sse4_2", "avx", "avx2", "fma"]}
+
+
+def test_unknown_cpu_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert environment.cpu()["isa"] == NOT_AVAILABLE

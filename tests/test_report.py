@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.comparison.axes import counting, linear, logarithmic, round_ticks, shade
+from experiments.comparison.charts import learning_curves
+from experiments.comparison.comparison import compare
+from experiments.comparison.images import load_images, png_uri
+from experiments.comparison.parallel import levels, parallel_coordinates
+from experiments.comparison.report import write_report
+from experiments.ingredients.datasets import Digits
+from experiments.results import records
+from experiments.results.evaluation import image_digests
+from experiments.results.records import Predictions, Record
+from synthetic_runs import configured, probabilities_of, rows_of, write_run
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+VOID = {"meta", "link", "img", "br", "circle"}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Labels and image digests of the digits' test set."""
+    test = Digits(name="digits", validation_fraction=0.1, train_limit=None).load().test
+    return test.labels, image_digests(test.images)
+
+
+def write_runs(home: Path, digits: tuple[np.ndarray, np.ndarray], seeds: int = 2, **grid: list) -> list[Record]:
+    """A sweep over a grid on the digits' real test set, every run a little better than the one before."""
+    labels, digests = digits
+    validation = np.arange(150) % 10
+    for number, (*values, seed) in enumerate(product(*grid.values(), range(seeds))):
+        generator = np.random.default_rng(number)
+        right, confidence = generator.random(len(labels)) < 0.8 + number / 200, generator.uniform(0.5, 1, len(labels))
+        right_validation = generator.random(150) < 0.8 + number / 200
+        predictions = Predictions(
+            probabilities_of(labels, right, confidence), labels, digests,
+            probabilities_of(validation, right_validation, np.full(150, 0.8)), validation,
+        )  # fmt: skip
+        settings = {name.replace("__", "."): value for name, value in zip(grid, values, strict=True)}
+        write_run(
+            home / "multirun" / "s" / str(number), predictions,
+            config=configured(**settings, seed=seed), sweep="s", varied={**settings, "seed": seed},
+            rows=rows_of([0.5 + number / 90, 0.3, 0.1], [0.4, 0.3, 0.25 + number / 90], [0.8, 0.9, 0.95]),
+        )  # fmt: skip
+    return records.find("s", home)
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects text, links and the table's rows."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.text = ""
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.text += data
+
+
+@pytest.fixture
+def report(home: Path, digits) -> Path:
+    runs = write_runs(home, digits, optimizer__name=["sgd", "adam"], model__width=[16, 32, 64])
+    return write_report(runs, home / "report")[0]
+
+
+def test_report_is_three_files(report: Path):
+    assert {path.name for path in report.parent.iterdir()} == {"report.html", "report.md", "runs.csv"}
+
+
+def test_report_needs_nothing_but_itself(report: Path):
+    html = report.read_text()
+    page = Page(html)
+    assert page.addresses
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert not re.search(r"@import|url\(|https?://", html)
+    assert "default-src 'none'" in html
+
+
+def test_report_says_all_that_the_comparison_says(report: Path, home: Path):
+    comparison, page = compare(records.find("s", home)), Page(report.read_text())
+    assert "12 finished runs in 6 configurations on digits" in page.text
+    for configuration in comparison.configurations:
+        assert configuration.label in page.text
+        assert f"{100 * configuration.mean('test/accuracy'):.2f}" in page.text
+    for word in ("Ranking", "intervals", "Learning curves", "Every pair", "Errors", "Ensemble", "Methods"):
+        assert word in page.text
+    assert "width ↓ optimizer →" in page.text
+
+
+def test_report_of_three_options_has_parallel_coordinates(home: Path, digits):
+    runs = write_runs(home, digits, 1, optimizer__name=["sgd", "adam"], model__width=[16, 32], training__epochs=[4, 8])
+    html = write_report(runs, home / "report")[0].read_text()
+    assert "Parallel coordinates" in html
+    assert "width ↓" not in html
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_report_of_one_configuration(home: Path, digits, seeds: int):
+    page = Page(write_report(write_runs(home, digits, seeds), home / "report")[0].read_text())
+    assert "It is the only configuration" in page.text
+    assert "Every pair" not in page.text
+    assert ("Missed by most runs" in page.text) == (seeds == 2)
+
+
+def test_report_escapes_what_comes_from_a_config(home: Path, digits):
+    runs = write_runs(home, digits, 1, model__name=["<script>alert(1)</script>", "a|b & c"])
+    broken = write_run(home / "multirun" / "s" / "9", None, sweep="s", state="failed", config=configured(seed=9))
+    broken.write(error=records.Failure(type="ValueError", message="<img src=x onerror=alert(1)>"))
+    html, markdown, _ = (path.read_text() for path in write_report([*runs, broken], home / "report"))
+    assert "<script>alert" not in html
+    assert "<img src=x" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "a\\|b & c" in markdown
+    Page(html)
+
+
+def test_report_of_broken_histories_and_metrics(home: Path, digits):
+    runs = write_runs(home, digits, 1, model__width=[1, 2, 3])
+    (runs[0].directory / "history.csv").unlink()
+    records.write_history(runs[1].directory / "history.csv", rows_of([np.nan, np.inf], [np.nan, 1.0], [0.1, 0.1]))
+    runs[2].write(metrics={})
+    page = Page(write_report(records.find("s", home), home / "report")[0].read_text())
+    assert "width 3" in page.text
+
+
+def test_markdown_has_a_table_that_is_one(report: Path):
+    lines = (report.parent / "report.md").read_text().splitlines()
+    head = next(number for number, line in enumerate(lines) if line.startswith("| # |"))
+    assert set(lines[head + 1]) <= set("|-: ")
+    counts = {line.count("|") for line in lines[head : head + 8]}
+    assert counts == {lines[head].count("|")}
+    assert lines[head + 2].startswith("| 1 | ")
+    assert lines[head + 8] == ""
+
+
+def test_report_of_fifty_runs_is_small(home: Path, digits):
+    runs = write_runs(home, digits, 2, model__width=list(range(5)), training__epochs=list(range(5)))
+    assert len(runs) == 50
+    assert write_report(runs, home / "report")[0].stat().st_size < 5_000_000
+
+
+def test_report_is_refreshed_in_place(report: Path, home: Path):
+    before = report.read_bytes()
+    write_report(records.find("s", home), report.parent)
+    assert report.read_bytes() == before
+    assert len(list(report.parent.iterdir())) == 3
+
+
+# --- pictures
+
+
+def test_png_uri_is_a_png_of_the_pixels():
+    for channels in (1, 3):
+        pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8)
+        content = base64.b64decode(png_uri(pixels).removeprefix("data:image/png;base64,"))
+        decoded = np.asarray(Image.open(io.BytesIO(content)))
+        assert np.array_equal(decoded.reshape(pixels.shape), pixels)
+
+
+def test_galleries_show_the_missed_images(report: Path, home: Path):
+    comparison, html = compare(records.find("s", home)), report.read_text()
+    images = Digits(name="digits", validation_fraction=0.1, train_limit=None).load().test.images
+    for mistake in comparison.most_missed[:48]:
+        assert png_uri(images[mistake.index]) in html
+        assert f"image {mistake.index}, pixels {mistake.digest}" in html
+
+
+def test_galleries_mark_doubtful_labels(home: Path, digits, monkeypatch: pytest.MonkeyPatch):
+    runs = write_runs(home, digits, 1, model__width=[16, 32])
+    first = compare(runs).most_missed[:2]
+    loaded = load_images(compare(runs).best)
+    doubtful = {first[0].index: (3, 4), first[1].index: ()}
+    replaced = type(loaded)(loaded.pixels, loaded.class_names, doubtful, "")
+    monkeypatch.setattr("experiments.comparison.report.load_images", lambda _: replaced)
+    text = Page(write_report(runs, home / "report")[0].read_text()).text
+    assert "raters: 3, 4" in text
+    assert "raters: no majority" in text
+
+
+def test_galleries_give_way_to_a_sentence(home: Path, digits, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("EXPERIMENTS_DATA", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(home))
+    labels, digests = digits
+    for name, dataset, shift, sentence in (
+        ("here", "mnist", 0, "The file of mnist is not on this machine"),
+        ("other", "digits", 1, "has other test images than the runs"),
+        ("odd", "cifar", 0, "The images cannot be loaded"),
+    ):
+        right = np.arange(len(labels)) % 5 > 0
+        predictions = Predictions(
+            probabilities_of(labels, right, np.full(len(labels), 0.9)), labels, digests + np.uint64(shift),
+            probabilities_of(labels[:9], np.ones(9, bool), np.full(9, 0.9)), labels[:9],
+        )  # fmt: skip
+        config = configured()
+        config["dataset"] = {"name": dataset, "validation_fraction": 0.1, "train_limit": None}
+        config["dataset"] |= {"path": None} if dataset == "mnist" else {}
+        run = write_run(home / "outputs" / name, predictions, config=config)
+        html = write_report([run], home / "report")[0].read_text()
+        assert sentence in html
+        assert "data:image" not in html
+
+
+# --- charts
+
+
+def test_round_ticks_span_the_values_in_round_steps():
+    assert round_ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert round_ticks(98.3, 99.1) == [98.2, 98.4, 98.6, 98.8, 99.0, 99.2]
+    for low, high in ((0.003, 0.004), (-3, 1_000), (5, 5), (0, 0)):
+        ticks = round_ticks(low, high)
+        assert ticks[0] <= low <= high <= ticks[-1]
+        assert 2 <= len(ticks) <= 8 or low == high
+        assert len({round(b - a, 12) for a, b in pairwise(ticks)}) <= 1
+
+
+def test_axes_place_values():
+    axis = linear(0.0, 1.0, 100, 0)
+    assert [axis.place(value) for value in (0.0, 0.5, 1.0)] == pytest.approx([100, 50, 0])
+    axis = logarithmic(0.01, 1.0, 0, 100)
+    assert [axis.place(value) for value in (0.001, 0.01, 0.1, 1.0)] == pytest.approx([0, 0, 50, 100])
+    assert {0.01, 0.1, 1.0} <= {round(tick, 9) for tick in axis.ticks}
+    assert counting(1, 0, 10).ticks == [1.0]
+    assert counting(30, 0, 10).ticks == [1.0, 7.0, 13.0, 19.0, 25.0]
+
+
+def test_shade_goes_by_rank():
+    values = [99.1, 99.2, 99.3, 10.0]
+    assert [shade(value, values) for value in sorted(values)] == [0, 2, 4, 6]
+    assert shade(float("nan"), values) == 0
+    assert shade(1.0, [1.0]) == 0
+
+
+def test_levels_are_in_a_natural_order():
+    assert levels([10, "b", None, 9.5, "a", 10]) == [9.5, 10, "a", "b", None]
+
+
+def test_learning_curves_have_a_line_for_each_run(home: Path, digits):
+    comparison = compare(write_runs(home, digits, 2, model__width=[16, 32, 64]))
+    panels = learning_curves(comparison.configurations)
+    assert [panel.title for panel in panels] == [
+        "Validation cross-entropy", "Training cross-entropy", "Validation error (%)", "Learning rate",
+    ]  # fmt: skip
+    for panel in panels:
+        assert panel.svg.count("<polyline") == 6
+        numbers = [float(n) for points in re.findall(r'points="([^"]+)"', panel.svg) for n in re.split("[ ,]", points)]
+        assert min(numbers) >= 0
+        assert max(numbers) <= 300
+    assert "width 64 · seed 1: 5 at the end" in panels[2].svg
+
+
+def test_parallel_coordinates_have_a_line_for_each_configuration(home: Path, digits):
+    comparison = compare(write_runs(home, digits, 1, optimizer__name=["sgd", "adam"], model__width=[1, 2, 3]))
+    svg = parallel_coordinates(comparison.configurations, comparison.options)
+    assert svg.count("<polyline") == 6
+    assert svg.count('class="axis"') == 3
+
+
+# --- in a browser
+
+CLICKS = """
+<script>
+const order = () => [...document.querySelectorAll("table.sortable tbody tr")].map((row) => row.cells[0].textContent);
+const heading = [...document.querySelectorAll("table.sortable th button")].find((b) => b.textContent === "test %");
+const shown = [order()];
+heading.click(); shown.push(order()); heading.click(); shown.push(order());
+const legend = document.querySelector(".legend button");
+legend.click(); shown.push(document.querySelectorAll(".line.on").length);
+legend.click(); shown.push(document.querySelectorAll(".line.on").length);
+shown.push(document.documentElement.scrollWidth <= innerWidth, document.querySelectorAll("img").length);
+document.title = JSON.stringify(shown);
+</script></body>"""
+
+
+def browse(page: Path, scratch: Path, width: int = 1200) -> tuple[str, str, list[str]]:
+    """The page's DOM after its scripts, the browser's console, and every address that was asked for."""
+    log = scratch / "net.json"
+    done = subprocess.run(
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={scratch / 'profile'}", f"--window-size={width},900", f"--log-net-log={log}",
+            "--enable-logging=stderr", "--dump-dom", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    content = log.read_text().rstrip().rstrip(",")
+    events = json.loads(content if content.endswith("}") else content + "]}")["events"]
+    addresses = [event["params"]["url"] for event in events if "url" in (event.get("params") or {})]
+    console = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return done.stdout, console, addresses
+
+
+# What the browser asks for by itself, whatever page it shows: its own updates, clock and accounts.
+OWN = re.compile(r"https?://([a-z0-9-]+\.)*(google|googleapis|gvt1)\.com/")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+@pytest.mark.parametrize("width", [500, 1200])
+def test_report_works_in_a_browser_without_error_or_request(report: Path, home: Path, tmp_path: Path, width: int):
+    page = tmp_path / "clicked.html"
+    page.write_text(report.read_text().replace("</body>", CLICKS))
+    dom, console, addresses = browse(page, tmp_path, width)
+    assert console == ""
+    assert [address for address in addresses if not OWN.match(address)] == []
+    shown = json.loads(re.search("<title>(.*)</title>", dom).group(1).replace("&quot;", '"'))
+    before, rising, falling, lit, unlit, fits, pictures = shown
+    accuracies = [100 * c.mean("test/accuracy") for c in compare(records.find("s", home)).configurations]
+    assert before == ["1", "2", "3", "4", "5", "6"]
+    assert [accuracies[int(rank) - 1] for rank in rising] == sorted(accuracies)
+    assert falling == rising[::-1]
+    assert (lit, unlit) == (8, 0)
+    assert fits
+    assert pictures > 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_browser_would_have_shown_an_error_and_a_request(report: Path, tmp_path: Path):
+    page = tmp_path / "bad.html"
+    bad = '<script>nothing();</script><img src="http://127.0.0.1:9/x.png"></body>'
+    html = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", report.read_text())
+    page.write_text(html.replace("</body>", bad))
+    _, console, addresses = browse(page, tmp_path)
+    assert "nothing is not defined" in console
+    assert [address for address in addresses if not OWN.match(address)]

@@ -1,0 +1,358 @@
+"""The mirror, read back through MLflow's own client."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import epoch_row, write_record
+
+from experiments.config import RunConfig, compose
+from experiments.results import records, tracking
+from experiments.results.evaluation import Overfitting
+from experiments.results.records import EpochRow, Failure, Record
+
+ROWS = [epoch_row(1, 0.5), epoch_row(2, 0.25), epoch_row(3, 0.2)]
+METRICS = {"test/accuracy": 0.99, "test/cross_entropy": 0.03, "validation/accuracy": 0.98, "generalisation_gap": 0.004}
+NOWHERE = "http://127.0.0.1:9"  # the discard port: refuses at once
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose MLflow store all tests share: a fresh one takes more than a second."""
+    home = tmp_path_factory.mktemp("a home with spaces")
+    tracking.prepare_store(home, "experiments")
+    return home
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    return compose("dataset=digits", "model=linear", "regularization.dropout=0.25", "seed=7").with_threads(1)
+
+
+@pytest.fixture
+def untracked(config: RunConfig) -> RunConfig:
+    return compose("dataset=digits", "model=linear", "tracking=none").with_threads(1)
+
+
+@pytest.fixture
+def record(store: Path, request: pytest.FixtureRequest) -> Record:
+    """A run that is running, with the files of its beginning."""
+    made = write_record(store / "outputs" / f"{request.node.name}-{time.monotonic_ns()}")
+    (made.directory / "config.yaml").write_text("seed: 7\n")
+    (made.directory / "figures").mkdir()
+    (made.directory / "figures" / "loss.png").write_bytes(b"png")
+    (made.directory / ".hydra").mkdir()
+    (made.directory / ".hydra" / "overrides.yaml").write_text("[]\n")
+    return made
+
+
+def finish(record: Record, state: str = "finished", rows: list[EpochRow] = ROWS, **fields: Any) -> None:
+    records.write_history(record.directory / records.HISTORY, rows)
+    overfitting = Overfitting("No overfitting.", None, 3, 0.004)
+    ended = {"seconds": 12.5, "epochs_run": len(rows), "metrics": METRICS, "overfitting": overfitting}
+    record.write(state=state, **ended | fields)
+
+
+def mirrored(record: Record, config: RunConfig, home: Path, state: str = "finished", **fields: Any) -> Any:
+    """Mirrors a whole life of a run as it happens; returns the MLflow run."""
+    mirror = tracking.start_mirror(record, config, home)
+    assert mirror
+    for row in ROWS:
+        mirror.log_epoch(row)
+    finish(record, state, **fields)
+    mirror.close()
+    assert record.mlflow.error is None
+    assert record.mlflow.synced
+    return read(record, home)
+
+
+def client(home: Path) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(tracking_uri=f"sqlite:///{home / 'mlflow.db'}")
+
+
+def read(record: Record, home: Path) -> Any:
+    return client(home).get_run(record.mlflow.run_id)
+
+
+def histories(record: Record, home: Path) -> dict[str, list[tuple[int, float, int]]]:
+    """Every metric's (step, value, time) as MLflow kept them."""
+    names = read(record, home).data.metrics
+    kept = {name: client(home).get_metric_history(record.mlflow.run_id, name) for name in names}
+    return {name: [(m.step, m.value, m.timestamp) for m in metrics] for name, metrics in kept.items()}
+
+
+def artifacts(record: Record, home: Path, folder: str | None = None) -> set[str]:
+    found: set[str] = set()
+    for item in client(home).list_artifacts(record.mlflow.run_id, folder):
+        found |= artifacts(record, home, item.path) if item.is_dir else {item.path}
+    return found
+
+
+def test_store_is_the_home_or_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert tracking.store_uri(tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    assert tracking.store_uri(tmp_path) == NOWHERE
+
+
+def test_store_is_made_once_and_keeps_artifacts_in_the_home(store: Path) -> None:
+    first = tracking.prepare_store(store, "experiments")
+    assert tracking.prepare_store(store, "experiments") == first
+    assert client(store).get_experiment(first).artifact_location == (store / "mlartifacts").as_uri()
+    with closing(sqlite3.connect(store / "mlflow.db")) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_parameters_are_flat(record: Record, config: RunConfig, store: Path) -> None:
+    record.write(varied={"optimizer": "adam", "seed": 7})
+    parameters = mirrored(record, config, store).data.params
+    assert parameters["optimizer.learning_rate"] == "0.002"
+    assert parameters["regularization.augmentation.zoom_fraction"] == "0.0"
+    assert parameters["model.name"] == "linear"
+    assert parameters["seed"] == "7"
+    assert parameters["optimizer"] == "adam"
+    assert parameters["dataset.train_limit"] == "null"
+    assert not any(key.startswith(("tracking", "sweep")) for key in parameters)
+
+
+def test_parameter_longer_than_mlflow_allows_is_cut(record: Record, config: RunConfig, store: Path) -> None:
+    record.write(varied={"model.layers": "x" * 7000})
+    assert mirrored(record, config, store).data.params["model.layers"] == "x" * 6000
+
+
+def test_every_epoch_has_its_metrics_once(record: Record, config: RunConfig, store: Path) -> None:
+    mirrored(record, config, store)
+    kept = histories(record, store)
+    begun = int(record.started_at.timestamp() * 1000)
+    assert kept["train/loss"] == [(1, 0.5, begun + 1234), (2, 0.25, begun + 2468), (3, 0.2, begun + 3702)]
+    assert [value for _, value, _ in kept["validation/cross_entropy"]] == [0.5, 0.25, 0.2]
+    assert kept["test/accuracy"] == [(3, 0.99, begun + 12500)]
+    assert kept["generalisation_gap"] == [(3, 0.004, begun + 12500)]
+    assert {
+        "train/cross_entropy", "train/accuracy", "validation/loss", "validation/accuracy", "learning_rate", "seconds",
+    } <= kept.keys()  # fmt: skip
+    assert "epoch" not in kept
+
+
+def test_files_are_artifacts(record: Record, config: RunConfig, store: Path) -> None:
+    for name in ("environment.json", "code.diff", "predictions.npz", "run.log"):
+        (record.directory / name).write_text("x")
+    run = mirrored(record, config, store)
+    assert artifacts(record, store) == {
+        "config.yaml", "record.json", "history.csv", "environment.json", "code.diff", "predictions.npz", "run.log",
+        "figures/loss.png", "hydra/overrides.yaml",
+    }  # fmt: skip
+    assert run.info.artifact_uri.startswith((store / "mlartifacts").as_uri())
+
+
+def test_tags_tell_what_the_record_knows(record: Record, config: RunConfig, store: Path) -> None:
+    record.write(sweep="rates", job=3)
+    tags = mirrored(record, config, store).data.tags
+    assert tags["run_key"] == "a" * 64
+    assert tags["config_key"] == "b" * 64
+    assert tags["dataset_digest"] == "d" * 64
+    assert tags["run_directory"] == str(record.directory)
+    assert (tags["sweep"], tags["job"], tags["state"]) == ("rates", "3", "finished")
+    assert tags["overfitting"] == "No overfitting."
+    assert "error" not in tags
+
+
+def test_data_set_has_its_whole_digest(record: Record, config: RunConfig, store: Path) -> None:
+    (given,) = mirrored(record, config, store).inputs.dataset_inputs
+    assert given.dataset.name == "digits"
+    assert json.loads(given.dataset.profile) == {"sha256": "d" * 64}
+    assert json.loads(given.dataset.source) == {"source": "a test"}
+
+
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("finished", "FINISHED"), ("failed", "FAILED"), ("diverged", "FAILED"), ("interrupted", "KILLED")],
+)
+def test_run_ends_as_the_record_does(
+    state: str, status: str, record: Record, config: RunConfig, store: Path
+) -> None:
+    failure = Failure(type="ValueError", message="no") if state in ("failed", "diverged") else None
+    run = mirrored(record, config, store, state, error=failure)
+    assert run.info.status == status
+    assert run.info.start_time == int(record.started_at.timestamp() * 1000)
+    assert run.info.end_time == run.info.start_time + 12500
+    assert run.data.tags.get("error") == ("ValueError: no" if failure else None)
+
+
+def test_synchronising_again_doubles_nothing(record: Record, config: RunConfig, store: Path) -> None:
+    mirrored(record, config, store)
+    before, files, run = histories(record, store), artifacts(record, store), record.mlflow.run_id
+    for _ in range(2):
+        assert tracking.synchronise(records.load(record.directory), config, store) == run
+    assert histories(record, store) == before
+    assert artifacts(record, store) == files
+    assert len(read(record, store).inputs.dataset_inputs) == 1
+    assert read(record, store).info.status == "FINISHED"
+
+
+def test_synchronising_later_gives_the_same_as_mirroring(
+    record: Record, config: RunConfig, untracked: RunConfig, store: Path
+) -> None:
+    mirrored(record, config, store)
+    other = write_record(store / "outputs" / f"later-{time.monotonic_ns()}")
+    finish(other)
+    assert tracking.start_mirror(other, untracked, store) is None
+    tracking.synchronise(other, config, store)
+    assert histories(other, store) == histories(record, store)
+    assert read(other, store).data.params == read(record, store).data.params
+    assert other.mlflow.synced
+
+
+def test_losses_that_are_not_finite_are_mirrored(record: Record, config: RunConfig, store: Path) -> None:
+    rows = [epoch_row(1, 0.5), epoch_row(2, math.nan)]
+    finish(record, "diverged", rows, metrics={}, overfitting=None)
+    for _ in range(2):
+        tracking.synchronise(record, config, store)
+    steps = [(step, math.isnan(value)) for step, value, _ in histories(record, store)["train/loss"]]
+    assert steps == [(1, False), (2, True)]
+    assert read(record, store).info.status == "FAILED"
+
+
+def test_resumed_run_goes_on_in_its_mlflow_run(record: Record, config: RunConfig, store: Path) -> None:
+    """Interrupted after two epochs, resumed with another number of threads, which MLflow has written down already."""
+    first = tracking.start_mirror(record, config, store)
+    assert first
+    for row in ROWS[:2]:
+        first.log_epoch(row)
+    finish(record, "interrupted", ROWS[:2], metrics={}, overfitting=None)
+    first.close()
+    run_id = record.mlflow.run_id
+    assert read(record, store).info.status == "KILLED"
+    record.write(state="running")
+    run = mirrored(record, config.with_threads(2), store)
+    assert run.info.run_id == run_id
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.threads"] == "1"
+    assert [step for step, *_ in histories(record, store)["train/loss"]] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("gone", ["deleted", "never there"])
+def test_run_that_the_store_lost_is_mirrored_anew(
+    gone: str, record: Record, config: RunConfig, store: Path
+) -> None:
+    mirrored(record, config, store)
+    lost = record.mlflow.run_id
+    if gone == "deleted":
+        client(store).delete_run(lost)
+    else:
+        record.write(mlflow=record.mlflow.model_copy(update={"run_id": "0" * 32}))
+    tracking.synchronise(record, config, store)
+    assert record.mlflow.run_id not in (lost, "0" * 32)
+    assert read(record, store).info.status == "FINISHED"
+
+
+@pytest.fixture
+def down(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    yield
+
+
+@pytest.mark.usefixtures("down")
+def test_store_that_is_down_is_told_and_made_up_for(
+    record: Record, config: RunConfig, store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = tracking.start_mirror(record, config, store)
+    assert mirror
+    for row in ROWS:
+        mirror.log_epoch(row)
+    finish(record)
+    mirror.close()
+    assert not record.mlflow.synced
+    assert record.mlflow.run_id is None
+    assert "127.0.0.1" in (record.mlflow.error or "")
+    assert f"python -m experiments.sync {record.name}" in caplog.text
+    with pytest.raises(tracking.TrackingError, match="could not be mirrored"):
+        tracking.synchronise(record, config, store)
+    assert not records.load(record.directory).mlflow.synced
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    tracking.synchronise(record, config, store)
+    assert [step for step, *_ in histories(record, store)["train/loss"]] == [1, 2, 3]
+    assert records.load(record.directory).mlflow.error is None
+
+
+def test_locked_store_holds_nobody_up(record: Record, config: RunConfig, store: Path) -> None:
+    with closing(sqlite3.connect(store / "mlflow.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        began = time.monotonic()
+        mirror = tracking.start_mirror(record, config, store)
+        assert mirror
+        for row in ROWS:
+            mirror.log_epoch(row)
+        assert time.monotonic() - began < 1
+        finish(record)
+        mirror.close(patience_seconds=0.3)
+        assert record.mlflow.error == "the store did not answer within 0 s"
+        assert not record.mlflow.synced
+        other.execute("ROLLBACK")
+    mirror._thread.join()
+    tracking.synchronise(record, config, store)
+    assert [step for step, *_ in histories(record, store)["train/loss"]] == [1, 2, 3]
+    assert read(record, store).info.status == "FINISHED"
+
+
+def test_model_is_logged_once_with_signature_example_and_requirements(
+    record: Record, config: RunConfig, store: Path, tensorflow: Any
+) -> None:
+    import keras
+    import mlflow
+
+    pixels = keras.Input((4, 4, 1), name="pixels")
+    scores = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(pixels))
+    model = keras.Model(pixels, scores)
+    model.save(record.directory / records.MODEL)
+    run = mirrored(record, config, store)
+    tracking.synchronise(record, config, store)
+    (logged,) = read(record, store).outputs.model_outputs
+    assert [output.model_id for output in run.outputs.model_outputs] == [logged.model_id]
+    kept = client(store).get_logged_model(logged.model_id)
+    assert kept.experiment_id == run.info.experiment_id
+    assert kept.artifact_location.startswith((store / "mlartifacts").as_uri())
+    assert kept.status == "READY"
+
+    uri = f"models:/{logged.model_id}"
+    info = mlflow.models.get_model_info(uri)
+    assert info.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 4, 4, 1)}
+    assert info.signature.outputs.to_dict()[0]["tensor-spec"] == {"dtype": "float32", "shape": (-1, 3)}
+    assert info.saved_input_example_info is not None
+    folder = Path(mlflow.artifacts.download_artifacts(uri))
+    required = (folder / "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in required} >= {"mlflow", "tensorflow", "keras", "numpy"}
+    assert all("==" in line for line in required)
+
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 1), np.uint8)
+    served = mlflow.pyfunc.load_model(uri).predict(images)
+    np.testing.assert_allclose(served, model.predict(images, verbose=0), rtol=1e-6)
+
+
+def test_model_is_not_logged_where_it_is_not_wanted(record: Record, store: Path) -> None:
+    (record.directory / records.MODEL).write_bytes(b"")
+    config = compose("dataset=digits", "tracking.log_model=false").with_threads(1)
+    assert mirrored(record, config, store).outputs.model_outputs == []
+
+
+def test_mirror_leaves_nothing_in_the_current_directory(
+    record: Record, config: RunConfig, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mirrored(record, config, store)
+    assert list(tmp_path.iterdir()) == []
+    assert "MLFLOW_TRACKING_URI" not in os.environ
