@@ -20,7 +20,7 @@ from experiments.ingredients.datasets import MNIST_DOUBTFUL
 from experiments.results import plots
 from experiments.results.evaluation import evaluate, find_overfitting
 
-PEAK = {"sgd": 0.1, "rmsprop": 0.001, "adam": 0.002}
+PEAK = {"sgd": 0.1, "rmsprop": 0.003, "adam": 0.003}
 BATCH, VALIDATION = 128, 6000
 
 

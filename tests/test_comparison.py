@@ -13,6 +13,7 @@ from rich.console import Console
 from scipy import stats
 
 from conftest import environment
+from experiments.compare import show as show_command
 from experiments.comparison.answer import sentences
 from experiments.comparison.comparison import Comparison, compare
 from experiments.comparison.duels import fight, needed
@@ -476,7 +477,8 @@ def test_show_lists_unfinished_runs(home: Path, sweep: Sweep):
 
 def test_runs_csv_has_every_run_and_full_precision(home: Path, sweep: Sweep):
     sweep(ACCURACY.__getitem__, optimizer__name=["sgd", "adam"])
-    write_run(home / "multirun" / "s" / "9", None, sweep="s", state="failed", config=configured(seed=9))
+    varied = {"optimizer": "lion", "seed": 9}
+    write_run(home / "multirun" / "s" / "9", None, sweep="s", state="failed", config=configured(seed=9), varied=varied)
     lines = list(csv.DictReader(runs_csv(compare(records.find("s", home))).splitlines()))
     assert len(lines) == 7
     assert {line["optimizer"] for line in lines[:6]} == {"sgd", "adam"}
@@ -485,6 +487,7 @@ def test_runs_csv_has_every_run_and_full_precision(home: Path, sweep: Sweep):
         assert float(line["test/accuracy"]) == record.metrics["test/accuracy"]
         assert line["run_key"] == record.run_key
     assert (lines[6]["state"], lines[6]["error"]) == ("failed", "ValueError: loss is not finite")
+    assert lines[6]["optimizer"] == "lion"
 
 
 # --- the command
@@ -527,7 +530,7 @@ def test_command_finds_a_run_by_mlflow_id_and_a_moved_one_by_path(home: Path, tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("names", "message"),
     [
         ([], "holds no sweep"),
         (["nothing"], "nothing: no such run or sweep"),
@@ -536,15 +539,25 @@ def test_command_finds_a_run_by_mlflow_id_and_a_moved_one_by_path(home: Path, tm
         (["failed"], "none of the 1 runs has finished"),
     ],
 )
-def test_command_refuses_bad_input_in_one_line(home: Path, arguments: list[str], message: str):
+def test_command_refuses_bad_input_in_one_line(home: Path, capsys, names: list[str], message: str):
     for name in ("2026a", "2026b"):
         write_run(home / "outputs" / name, predictions(0.9, 0))
     write_run(home / "outputs" / "failed", None, state="failed")
-    done = command(home, *arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stdout == ""
+    with pytest.raises(InputError, match=message) as caught:
+        show_command(names, None)
+    assert len(caught.value.mistakes) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_command_refuses_a_place_that_cannot_be_written(home: Path, capsys):
+    record = write_run(home / "outputs" / "a", predictions(0.9, 0))
+    with pytest.raises(InputError, match="cannot be written"):
+        show_command(["a"], record.directory / "record.json")
+
+
+def test_command_ends_with_2_after_bad_input(home: Path):
+    done = command(home, "nothing")
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
 
 
 def test_command_starts_none_of_the_big_libraries(home: Path, sweep: Sweep):

@@ -16,7 +16,9 @@ from experiments.results.environment import NOT_AVAILABLE
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
     """The gatherers remember; each test begins and ends without memories."""
-    gatherers = (environment.code_digest, environment.code_diff, environment.cpu, environment._git)
+    gatherers = (
+        environment.code_digest, environment.code_diff, environment.cpu, environment._git, environment._files,
+    )  # fmt: skip
     for gatherer in gatherers:
         gatherer.cache_clear()
     yield

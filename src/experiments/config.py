@@ -23,6 +23,8 @@ from experiments.ingredients.option import Option
 from experiments.ingredients.regularization import Regularization
 from experiments.ingredients.schedules import Schedule
 
+DEEPEST_YAML = 20  # levels; ours have 6 at most, and a parser dies of very many
+
 
 class RunConfig(Option):
     """Everything that one run is made of."""
@@ -67,6 +69,14 @@ def _digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings under dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
 def validate(values: Any) -> RunConfig:
     """A config from plain mappings.
 
@@ -97,15 +107,37 @@ def load_config(path: Path) -> RunConfig:
         InputError: no such file, not YAML, or values that today's schema refuses.
     """
     try:
-        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not plain YAML ({_one_line(error)})") from None
-    try:
-        return validate(values)
+        return validate(read_yaml(path))
     except InputError as error:
         raise InputError(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file says that somebody else may have written: plain values, and no more than the text shows.
+
+    Raises:
+        InputError: it cannot be read, is no YAML, names a Python object, or would grow beyond its text: by aliases a
+            few lines can mean more than any memory holds.
+    """
+    try:
+        text = path.read_bytes()
+        _refuse_tricks(text)
+        return yaml.load(text, Loader=yaml.CSafeLoader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+        raise InputError(f"{path}: is not plain YAML ({_one_line(error)})") from None
+
+
+def _refuse_tricks(text: bytes) -> None:
+    """Raises a `YAMLError` for what is YAML but no config."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"a config repeats nothing by alias, received *{event.anchor}")
+        if depth > DEEPEST_YAML:
+            raise yaml.YAMLError(f"a config is at most {DEEPEST_YAML} levels deep")
 
 
 def compose(*overrides: str) -> RunConfig:

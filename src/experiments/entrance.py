@@ -9,10 +9,17 @@ from collections.abc import Callable
 from experiments.errors import ExperimentsError
 
 
+class _Screen(logging.Handler):
+    """Writes to what is standard output at the time: a progress bar puts itself there and lets lines pass above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stdout.write(f"{self.format(record)}\n")
+        sys.stdout.flush()
+
+
 def show_messages() -> None:
     """What the package logs goes to standard output, as plain sentences."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setLevel(logging.INFO)
+    handler = _Screen(logging.INFO)
     handler.setFormatter(logging.Formatter("%(message)s"))
     package = logging.getLogger("experiments")
     package.handlers = [handler]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,7 @@ def run_experiment(
         InputError: the data, the architecture or the place cannot be used; nothing was started, nothing is left.
     """
     config = resolve(config)
-    _check_room(directory or records.home())
+    check_room(directory or records.home())
     data = config.dataset.load()
     with runtime.quiet() as native:
         runtime.prepare(config.training)
@@ -97,9 +98,11 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"dataset": dataset}).with_threads(threads)
 
 
-def _check_room(place: Path) -> None:
-    """Refuses a full disk before anything is done for a run that could not be written."""
+def check_room(place: Path) -> None:
+    """Refuses a place that is full or not to be written before anything is done for a run there."""
     existing = next(path for path in (place, *place.parents) if path.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK)):
+        raise InputError(f"{place}: cannot be written ({existing} is no folder, or a read-only one)")
     free = shutil.disk_usage(existing).free
     if free < ROOM_BYTES:
         raise InputError(f"{existing}: has {free // 10**6} MB free; a run needs {ROOM_BYTES // 10**6} MB")

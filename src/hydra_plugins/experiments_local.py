@@ -17,7 +17,7 @@ from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 class LocalSweeper(Sweeper):  # type: ignore[misc]
@@ -34,7 +34,7 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
         self._parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Hands every combination to the launcher; the command line wins over `hydra.sweeper.params` of an experiment."""
+        """Hands every combination to the launcher; the command line wins over an experiment's `hydra.sweeper.params`."""
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         params = [f"{key}={value}" for key, value in self._params.items()]
@@ -56,9 +56,15 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         del initial_job_idx
         from experiments.sweeps.conductor import conduct
 
-        sys.exit(conduct(job_overrides, lambda overrides: self._loader.load_sweep_config(self._config, overrides)))
+        def compose(overrides: list[str]) -> Any:
+            return self._loader.load_sweep_config(self._config, overrides)
+
+        hydra: Any = OmegaConf.to_container(self._config.hydra, enum_to_str=True)
+        sys.exit(conduct(job_overrides, compose, hydra))
 
 
 for _group, _plugin in (("sweeper", LocalSweeper), ("launcher", LocalLauncher)):
-    _node = {"_target_": f"{__name__}.{_plugin.__name__}"} | ({"params": {}} if _group == "sweeper" else {})
+    _node: dict[str, Any] = {"_target_": f"{__name__}.{_plugin.__name__}"} | (
+        {"params": {}} if _group == "sweeper" else {}
+    )
     ConfigStore.instance().store(group=f"hydra/{_group}", name="local", node=_node, provider="experiments")

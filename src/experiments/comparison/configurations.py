@@ -68,6 +68,13 @@ class Configuration:
     def seeds(self) -> tuple[int, ...]:
         return tuple(record.seed for record in self.records)
 
+    @property
+    def accuracies(self) -> tuple[float, ...]:
+        """Test accuracy of each run."""
+        if self.scores is not None:
+            return tuple(float(share) for share in self.scores.right.mean(axis=1))
+        return tuple(record.metrics.get("test/accuracy", float("nan")) for record in self.records)
+
     def mean(self, metric: str) -> float:
         """Mean of a metric over the runs; NaN where no run has it."""
         values = [record.metrics[metric] for record in self.records if metric in record.metrics]
@@ -80,7 +87,7 @@ class Configuration:
             return accuracy_interval(self.scores.right)
         if len(self.records) == 1:
             return Interval(self.mean("test/accuracy_low"), self.mean("test/accuracy_high"))
-        return t_interval([record.metrics.get("test/accuracy", np.nan) for record in self.records])
+        return t_interval(self.accuracies)
 
 
 class Gathered(NamedTuple):

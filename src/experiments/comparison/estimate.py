@@ -10,9 +10,9 @@ cross-entropy. All seeds are scored on the same n images, so with seeds and imag
 and σ²_image / n does not shrink with more seeds. The mean squares of the two-way layout estimate the parts:
 E[MS_seed] = n·σ²_seed + σ²_rest, E[MS_image] = S·σ²_image + σ²_rest, E[MS_rest] = σ²_rest. A difference of
 two configurations over matched seeds is the same with y = y_a − y_b. The critical value is the mean of
-Student's quantiles for the two parts (S − 1 and n − 1 degrees of freedom), weighted by their variances. So
-95 % intervals cover in 94-98 % of trials with two seeds and in 95-97 % with more, whatever the parts are,
-where Satterthwaite's degrees of freedom cover in as few as 87 %.
+Student's quantiles for the two parts (S − 1 and n − 1 degrees of freedom), weighted by their variances: 95 %
+intervals then cover in 94-98 % of trials from two seeds on, whatever the parts are, where Satterthwaite's degrees
+of freedom cover in as few as 87 %.
 Source: S. Searle, G. Casella, C. McCulloch, Variance Components, 1992, ch. 4; W. Cochran, Approximate
 Significance Levels of the Behrens-Fisher Test, 1964.
 """

@@ -135,25 +135,21 @@ def _title(comparison: Comparison) -> str:
 
 def _bars(configurations: Sequence[Configuration]) -> Bars:
     """Test accuracy with its interval and each seed, on one axis."""
-    known = [c for c in configurations if c.accuracy_interval.low >= 0]
+    known = {rank: c for rank, c in enumerate(configurations) if c.accuracy_interval.low >= 0}
     if not known:
         return Bars([], [])
-    seeds = [[record.metrics["test/accuracy"] for record in c.records] for c in known]
-    lowest = min(min(*values, c.accuracy_interval.low) for c, values in zip(known, seeds, strict=True))
-    highest = max(max(*values, c.accuracy_interval.high) for c, values in zip(known, seeds, strict=True))
-    ticks = round_ticks(100 * lowest, min(100.0, 100 * highest))
-    low, high = ticks[0], ticks[-1]
+    ends = [end for c in known.values() for end in (c.accuracy_interval.low, c.accuracy_interval.high, *c.accuracies)]
+    ticks = round_ticks(100 * min(ends), min(100.0, 100 * max(ends)))
 
     def place(share: float) -> float:
-        return round((100 * share - low) / (high - low) * 100, 2)
+        return round((100 * share - ticks[0]) / (ticks[-1] - ticks[0]) * 100, 2)
 
     rows = []
-    for c, values in zip(known, seeds, strict=True):
-        interval, mean = c.accuracy_interval, c.mean("test/accuracy")
-        rank = configurations.index(c)
+    for rank, c in known.items():
+        interval, mean = c.accuracy_interval, sum(c.accuracies) / len(c.accuracies)
         text = f"{percent(mean)} {percent_interval(interval)}"
-        edges = place(interval.low), place(interval.high), place(mean)
-        rows.append(Bar(c.label, rank, text, *edges, tuple(map(place, values)) if len(values) > 1 else ()))
+        seeds = tuple(map(place, c.accuracies)) if len(c.accuracies) > 1 else ()
+        rows.append(Bar(c.label, rank, text, place(interval.low), place(interval.high), place(mean), seeds))
     return Bars(rows, [(place(tick / 100), f"{tick:g}") for tick in ticks])
 
 

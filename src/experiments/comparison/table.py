@@ -13,6 +13,7 @@ from experiments.comparison.comparison import Comparison
 from experiments.comparison.configurations import Configuration
 from experiments.comparison.duels import Duel
 from experiments.comparison.settings import show
+from experiments.results.records import Record
 
 
 class Column(NamedTuple):
@@ -123,7 +124,7 @@ def runs_csv(comparison: Comparison) -> str:
         )
     for record in comparison.apart:
         error = f"{record.error.type}: {record.error.message}" if record.error else None
-        settings = [record.varied.get(option) for option in comparison.options]
+        settings = [_varied(record, option) for option in comparison.options]
         writer.writerow(
             [None, record.name, record.state, record.sweep, record.job, *settings, record.seed]
             + [record.metrics.get(metric) for metric in metrics]
@@ -131,3 +132,8 @@ def runs_csv(comparison: Comparison) -> str:
             + [record.run_key, record.directory, error]
         )
     return text.getvalue()
+
+
+def _varied(record: Record, option: str) -> object:
+    """The value of an option in a run that has no place in the table, by its overrides."""
+    return next((v for key, v in record.varied.items() if key == option or key.endswith(f".{option}")), None)

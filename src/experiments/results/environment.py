@@ -8,6 +8,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -29,24 +30,55 @@ PACKAGES = (
     "pydantic",
 )
 IDENTITY_PACKAGES = ("tensorflow", "keras", "numpy")
-# Prefixes of environment variables that can change what TensorFlow, oneDNN or a BLAS computes.
-VARIABLE_PREFIXES = ("TF_", "ONEDNN_", "DNNL_", "OMP_", "MKL_", "KMP_", "XLA_", "CUDA_", "KERAS_", "OPENBLAS_")
+# Beginnings of environment variables that can change what TensorFlow, oneDNN, CUDA or NumPy computes. `TF_` alone would
+# take in Terraform's, secrets among them.
+VARIABLE_PREFIXES = (
+    "TF_ENABLE_", "TF_DISABLE_", "TF_XLA_", "TF_NUM_", "TF_CUDNN_", "TF_CUBLAS_", "TF_DETERMINISTIC_", "TF_GPU_",
+    "TF_FORCE_", "TF_USE_", "TF_MKL_", "TF_ONEDNN_", "TF_OVERRIDE_", "ONEDNN_", "DNNL_", "OMP_", "MKL_", "KMP_",
+    "XLA_", "CUDA_", "CUBLAS_", "NVIDIA_TF32_", "KERAS_", "OPENBLAS_", "NPY_",
+)  # fmt: skip
+WITHOUT_EFFECT = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # set by libraries while they are imported
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
-def gather(*, threads: int, dataset_digest: str) -> dict[str, Any]:
-    """Everything that `environment.json` holds, except the diff (`code_diff`)."""
+def gather(
+    *,
+    threads: int,
+    dataset_digest: str,
+    config: Mapping[str, Any] | None = None,
+    variables: Mapping[str, str] = os.environ,
+) -> dict[str, Any]:
+    """Everything that `environment.json` holds.
+
+    `config` is what can change the result, flat: `config.yaml` may be edited later, and this tells that it was.
+    """
     return {
-        "code": {"commit": _git("rev-parse", "HEAD"), "dirty": bool(code_diff()), "digest": code_digest()},
+        "config": dict(config or {}),
+        "code": {
+            "commit": _git("rev-parse", "HEAD"),
+            "dirty": bool(code_diff()),
+            "digest": code_digest(),
+            "files": {name: digest[:16] for name, digest in _files().items()},
+        },
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "system": platform.platform(),
         "host": socket.gethostname(),
         "cpu": cpu(),
+        "gpus": gpus(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "variables": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLE_PREFIXES)},
+        "variables": matter(variables),
         "dataset_digest": dataset_digest,
+    }
+
+
+def matter(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those environment variables that can change a result."""
+    return {
+        name: value
+        for name, value in sorted(variables.items())
+        if name.startswith(VARIABLE_PREFIXES) and name not in WITHOUT_EFFECT
     }
 
 
@@ -54,10 +86,19 @@ def gather(*, threads: int, dataset_digest: str) -> dict[str, Any]:
 def code_digest() -> str:
     """SHA-256 (hex) over the package's Python sources, names and bytes, in the order of their names."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in _sources():
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode())
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+@cache
+def _files() -> dict[str, str]:
+    return {p.relative_to(PACKAGE).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in _sources()}
+
+
+def _sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
 
 
 @cache
@@ -72,7 +113,10 @@ def code_diff() -> str:
 
 def _addition(name: str) -> str:
     """The diff that makes a file which git does not know."""
-    lines = (PACKAGE.parents[1] / name).read_text(errors="replace").splitlines()
+    try:
+        lines = (PACKAGE.parents[1] / name).read_text(errors="replace").splitlines()
+    except OSError:
+        lines = [NOT_AVAILABLE]
     return "\n".join(difflib.unified_diff([], lines, "/dev/null", f"b/{name}", lineterm=""))
 
 
@@ -93,6 +137,16 @@ def cpu() -> dict[str, Any]:
     flags = set(fields.get("flags", "").split())
     model = fields.get("model name", NOT_AVAILABLE)
     return {"model": model, "isa": [flag for flag in ISA_FLAGS if flag in flags]}
+
+
+@cache
+def gpus() -> list[str]:
+    """Models of the NVIDIA devices, as their driver names them; nobody has to import TensorFlow to know."""
+    found: list[str] = []
+    for path in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")):
+        fields = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        found.append(fields.get("Model", NOT_AVAILABLE).strip())
+    return found
 
 
 def _version(package: str) -> str:

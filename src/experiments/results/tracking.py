@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunConfig
+from experiments.config import RunConfig, flatten
 from experiments.errors import ExperimentsError
 from experiments.ingredients.execution import MLflowTracking
 from experiments.results import records
@@ -295,17 +295,10 @@ def synchronise(record: Record, config: RunConfig, home: Path) -> str:
 
 def _parameters(config: RunConfig, record: Record) -> dict[str, str]:
     """Every value of the config under its dotted key, and what varies in a sweep under its short name too."""
-    flat = _flatten(config.model_dump(mode="json", exclude={"tracking", "sweep"}))
+    flat = flatten(config.model_dump(mode="json", exclude={"tracking", "sweep"}))
     flat |= {key: value for key, value in record.varied.items() if key not in flat}
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat.items()}
     return {key: value[:LONGEST_PARAMETER] for key, value in text.items()}
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _tags(record: Record) -> dict[str, str]:

@@ -50,10 +50,11 @@ class Composer:
         Raises:
             InputError: with one line per mistake.
         """
-        values = self._quickly([self._parse(text) for text in overrides])
+        values = self._quickly([self.parse(text) for text in overrides])
         return validate(self._by_hydra(overrides).values if values is None else values)
 
-    def _parse(self, text: str) -> Override:
+    def parse(self, text: str) -> Override:
+        """One override in Hydra's own reading."""
         if text not in self._parsed:
             self._parsed[text] = self._parser.parse_override(text)
         return self._parsed[text]
@@ -131,10 +132,10 @@ class Composer:
 def _plain(composed: Any) -> _Composed:
     with open_dict(composed):
         composed.pop("hydra", None)
-    if not OmegaConf.is_dict(composed):
-        raise InputError(f"config: must be a mapping, received {type(composed).__name__}")
     literal = not _is_deep(list(_leaves(OmegaConf.to_container(composed))))
     values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    if not isinstance(values, dict):
+        raise InputError(f"config: must be a mapping, received {type(values).__name__}")
     return _Composed({str(key): value for key, value in values.items()}, literal)
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from experiments.errors import InputError
+from experiments.recording import Origin
 from experiments.results import environment, records
-from experiments.runner import Origin
 from experiments.sweeps import failures, locks, tasks, workers
 from experiments.sweeps.archive import Archive, link
 from experiments.sweeps.directory import LOCKS, Place
-from experiments.sweeps.plan import Plan
+from experiments.sweeps.plan import Job, Plan
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.status import Status
 from experiments.sweeps.tasks import Ended, EpochDone, Run
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
 BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
 GRACE_SECONDS = 10.0  # for workers that were told to stop now
+MIRROR_SECONDS = 30.0  # for MLflow to learn of the runs that were killed
 ALIKE = 3  # first jobs that fail with the same error: the rest would too
 
 
@@ -34,10 +38,10 @@ class Crew:
 
     def __init__(
         self, plan: Plan, place: Place, statuses: Sequence[Status], home: Path, *,
-        progress: Progress, archive: Archive | None, parent: str | None,
+        progress: Progress, archive: Archive | None, parent: str | None, hydra: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self.plan, self.place, self.home = plan, place, home
-        self.progress, self.archive, self.parent = progress, archive, parent
+        self.progress, self.archive, self.parent, self.hydra = progress, archive, parent, hydra
         self.asked = 0  # how often the user asked to stop
         self._reason = ""
         self._told = 0
@@ -56,7 +60,7 @@ class Crew:
             for worker in list(self._running):
                 self._look_at(worker)
             self._pass_the_stop_on()
-        deadline = time.monotonic() + GRACE_SECONDS
+        deadline = time.monotonic() + MIRROR_SECONDS
         for worker in self._mirrors:
             worker.leave(max(0.0, deadline - time.monotonic()))
 
@@ -109,7 +113,7 @@ class Crew:
         job, directory = status.job, self.place.directory_of(status.job)
         rows = Checkpoints(directory / records.CHECKPOINT).rows() if directory.exists() else []
         status.row = rows[-1] if rows else None
-        origin = Origin(self.place.name, job.number, job.varied, None, self.parent, job.hydra_files())
+        origin = Origin(self.place.name, job.number, job.varied, None, self.parent, _hydra_files(job, self.hydra))
         run = Run(job.config, directory, origin, self._lock_of(status), environment.code_digest())
         worker = Worker(tasks.carry_out, run, output=self.place.output_of(job))
         self._running[worker] = status
@@ -139,3 +143,68 @@ class Crew:
             self._put_off(status)
         else:
             self._end(status, ended)
+
+    def _end(self, status: Status, ended: Ended) -> None:
+        status.state = {"finished": "done", "killed": "failed"}.get(ended.state, ended.state)  # type: ignore[assignment]
+        status.message = ended.message
+        if ended.state == "finished":
+            self._take(status)
+        elif ended.state in ("killed", "failed"):
+            failures.record(status, self.place, self.parent)
+        if self.parent and failures.is_unmirrored(status, self.place):
+            self._mirrors.append(Worker(tasks.mirror, self.place.directory_of(status.job), self.home))
+        self._endings.append(status)
+        self.progress.changed(status)
+        self._give_up_early()
+
+    def _take(self, status: Status) -> None:
+        try:
+            status.record = status.record or records.load(self.place.directory_of(status.job))
+            link(status, self.place)
+        except (InputError, OSError) as error:  # somebody has deleted or damaged it
+            status.state, status.message = "failed", str(error)
+
+    def _give_up_early(self) -> None:
+        failed = [status for status in self._endings if status.state == "failed"]
+        if failed and self.plan.execution.fail_fast:
+            self._reason = "sweep.fail_fast=true"
+        messages = {status.message.replace(str(self.place.directory_of(status.job)), "") for status in failed}
+        if len(self._endings) == len(failed) == ALIKE and len(messages) == 1:
+            self._reason = f"the first {ALIKE} jobs all failed with the same error"
+
+    def _pass_the_stop_on(self) -> None:
+        wanted = min(max(self.asked, 1 if self._reason else 0), 2)
+        if self._told >= wanted:
+            return
+        self._told += 1
+        for worker in self._running:
+            worker.stop()
+        if self._told == 1:
+            left = (
+                "running jobs end with their epoch and can go on; Ctrl-C again stops now"
+                if self._running
+                else "no job is running"
+            )
+            log.warning("stopping (%s): %s", self._reason or "you asked to stop", left)
+            return
+        log.warning("stopping now")
+        deadline = time.monotonic() + GRACE_SECONDS
+        while self._running and time.monotonic() < deadline:
+            workers.wait(self._running, TICK_SECONDS)
+            for worker in list(self._running):
+                self._look_at(worker)
+        for worker in list(self._running):
+            worker.leave(0)
+            self._look_at(worker)
+
+
+def _hydra_files(job: Job, hydra: Mapping[str, Any]) -> dict[str, str]:
+    """Hydra's own three files, as it would write them for this job alone."""
+    given = {**hydra, "overrides": {**hydra["overrides"], "task": list(job.overrides)}}
+    contents = {
+        "config": job.composed.model_dump(mode="json"),
+        "hydra": {"hydra": given},
+        "overrides": list(job.overrides),
+    }
+    dump = partial(yaml.dump, Dumper=yaml.CSafeDumper, sort_keys=False)
+    return {f"{name}.yaml": dump(values) for name, values in contents.items()}

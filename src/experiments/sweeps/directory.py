@@ -94,7 +94,7 @@ def find_place(plan: Plan, home: Path) -> Place:
 def _named(path: Path, plan: Plan, *, fresh: bool) -> Place:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return Place(path, is_new=True)
-    if not path.is_dir() or not (path / PLAN).exists() and not _jobs_agree(path, plan):
+    if not path.is_dir() or (not (path / PLAN).exists() and not _jobs_agree(path, plan)):
         raise InputError(f"sweep.name: {path} holds something else than a sweep; choose another name")
     if fresh:
         raise InputError(f"sweep.name: {path} is there already, and sweep.reuse=never begins anew; choose another name")
@@ -148,7 +148,7 @@ def _frozen(plan: Plan) -> dict[str, Any]:
 
 
 def freeze(plan: Plan, place: Place) -> None:
-    """Makes the directory of a new sweep, with its `plan.json` in it from the first moment on; a damaged one is replaced.
+    """Makes the directory of a new sweep, `plan.json` in it from the first moment on; replaces a damaged `plan.json`.
 
     Raises:
         InputError: somebody else has made a directory of that name, or it cannot be written.

@@ -48,7 +48,7 @@ def _acquire(path: Path) -> TextIO | None:
             file.write(str(os.getpid()))
             file.flush()
             return file
-        file.close()  # its holder has removed it just now: the lock of a file that nobody else can find is worth nothing
+        file.close()  # its holder has removed it just now, and the next process would lock another file
 
 
 def _is_there(file: TextIO, path: Path) -> bool:

@@ -39,6 +39,7 @@ class Job:
     config: RunConfig
     run_key: str
     config_key: str
+    dataset_digest: str
 
     def __str__(self) -> str:
         """`job 3 (optimizer=adam, seed=1)`."""
@@ -94,7 +95,7 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
         with mistakes.of(number):
             resolved, digest = data.resolve(config)
             keys = run_key(resolved, digest), config_key(resolved, digest)
-            jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys))
+            jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
     _refuse_several_ways(configs)
@@ -107,7 +108,9 @@ def with_threads(plan: Plan, threads: Sequence[int]) -> Plan:
     """The plan with the threads that its jobs were begun with: results depend on them."""
     jobs = [replace(job, config=job.config.with_threads(n)) for job, n in zip(plan.jobs, threads, strict=True)]
     if any(job.composed.training.threads not in (None, n) for job, n in zip(jobs, threads, strict=True)):
-        log.warning("training.threads: this sweep was begun with %s; it goes on with that", count(max(threads), "thread"))
+        log.warning(
+            "training.threads: this sweep was begun with %s; it goes on with that", count(max(threads), "thread")
+        )
     workers = max(1, min(plan.workers, available_cores() // max(threads)))
     return replace(plan, jobs=tuple(jobs), workers=workers)
 
@@ -230,7 +233,9 @@ def _refuse_what_is_alike(jobs: Sequence[Job]) -> None:
     if twins:
         job, twin = twins[0]
         more = f" (and {len(twins) - 1} more such pairs)" if len(twins) > 1 else ""
-        raise InputError(f"{job} is the same run as {twin}{more}; jobs must differ in something that changes the result")
+        raise InputError(
+            f"{job} is the same run as {twin}{more}; jobs must differ in something that changes the result"
+        )
 
 
 def _refuse_several_ways(configs: Sequence[RunConfig]) -> None:

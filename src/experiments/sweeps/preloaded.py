@@ -19,7 +19,7 @@ with suppress(Exception):  # a worker meets it again, and can tell
     environment.gather(threads=1, dataset_digest="")  # reads the code and remembers its digest
 
     import keras  # noqa: F401
-    import mlflow.keras  # noqa: F401
+    import mlflow.keras
     import mlflow.models  # noqa: F401
     import tensorflow  # noqa: F401
 

@@ -23,6 +23,7 @@ class Status:
         row: its last finished epoch.
         record: of a run that is done.
         message: what went wrong.
+        changed: when its state changed last, by the monotonic clock.
     """
 
     job: Job
@@ -32,6 +33,7 @@ class Status:
     record: Record | None = None
     parameters: int | None = None
     message: str = ""
+    changed: float = 0.0
 
     @property
     def ended(self) -> bool:

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 from experiments.config import RunConfig, load_config
 from experiments.errors import ExperimentsError, InputError
+from experiments.recording import Origin
 from experiments.results import environment, records
 from experiments.results.records import EpochRow
-from experiments.runner import Origin
 from experiments.sweeps import locks
 from experiments.training.interruption import exit_now
 
@@ -148,17 +148,14 @@ def _check_code(planned: str) -> None:
         raise InputError("the code was edited after the sweep was planned; give the command again")
 
 
-def try_to_build(
-    planner: Planner, config: RunConfig, shape: tuple[int, int, int, int], code_digest: str
-) -> None:
+def try_to_build(planner: Planner, config: RunConfig, shape: tuple[int, int, int, int], code_digest: str) -> None:
     """Builds an architecture, to see whether it can be, and tells the planner."""
     from experiments.training import runtime
 
     try:
         _check_code(code_digest)
         runtime.prepare(config.training)
-        *image_shape, classes = shape
-        model = config.model.build(tuple(image_shape), classes, config.regularization)
+        model = config.model.build(shape[:3], shape[3], config.regularization)
         planner.tell(Built(model.count_params()))
     except InputError as error:
         planner.tell(Built(0, error.mistakes))

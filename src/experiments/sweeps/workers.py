@@ -22,7 +22,7 @@ LEAVE_SECONDS = 5.0  # between a worker's last word and its end
 class Worker:
     """A process that carries out one task, seen from the planner.
 
-    Its end is the end of its connection, which nobody else holds: the server's word for it would be lost with the server.
+    Its end is the end of its connection, which nobody else holds: what the server says would be lost with the server.
     """
 
     def __init__(self, task: Callable[..., None], *arguments: Any, output: Path | None = None) -> None:
@@ -54,11 +54,13 @@ class Worker:
 
     def leave(self, patience_seconds: float = LEAVE_SECONDS) -> str:
         """Waits until it is gone, ends it if need be, and says how it ended: `SIGKILL`, `exit code 1`."""
-        self.process.join(patience_seconds)
-        if self.process.is_alive() or not self.ended:
-            with suppress(ProcessLookupError):
-                os.kill(self.process.pid or 0, signal.SIGKILL)
-            self.process.join()
+        deadline = time.monotonic() + patience_seconds
+        while not self.ended and connection.wait([self.connection], max(0.0, deadline - time.monotonic())):
+            for _ in self.messages():
+                pass
+        if not self.ended:
+            os.kill(self.process.pid or 0, signal.SIGKILL)
+        self.process.join()
         self.connection.close()
         _alive.discard(self)
         code = self.process.exitcode or 0
@@ -94,8 +96,20 @@ def answer(worker: Worker) -> Any:
     return ending if found is None else found
 
 
+def ask(task: Callable[..., None], *arguments: Any) -> Any:
+    """The one message of a short task: of a worker where a sweep has run, so of the code that it began with.
+
+    Raises:
+        InputError: it said nothing.
+    """
+    found = answer(Worker(task, *arguments))
+    if isinstance(found, str):
+        raise InputError(f"the process ended with {found}")
+    return found
+
+
 def start_server() -> None:
-    """Begins to import TensorFlow where workers are forked from; returns at once. Where there is no fork, does nothing."""
+    """Begins to import TensorFlow where workers are forked from, and returns at once."""
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -58,6 +58,11 @@ class Checkpoints:
             return State([EpochRow(**row) for row in note["rows"]], best or None)
         return State(rows=[], best=None)
 
+    def rows(self) -> list[EpochRow]:
+        """The finished epochs that a run here would go on after."""
+        newest = next(self._whole(), None)
+        return [EpochRow(**row) for row in newest[0]["rows"]] if newest else []
+
     def remove(self) -> None:
         """Deletes them all: the run has finished."""
         shutil.rmtree(self.directory, ignore_errors=True)

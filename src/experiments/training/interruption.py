@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -31,18 +31,19 @@ class StopRequest:
         """Asks once more."""
         if self._asked.is_set():
             self._on_second()
-        self._asked.set()
-        self._on_first()
+        else:
+            self._asked.set()
+            self._on_first()
 
 
 @contextmanager
-def listening(request: StopRequest) -> Iterator[StopRequest]:
+def listening(request: StopRequest, *, signals: Collection[int] = SIGNALS) -> Iterator[StopRequest]:
     """Turns the signals of this process into requests for the length of a block. Only in the main thread."""
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    earlier = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    earlier = {number: signal.signal(number, lambda *_: None) for number in signals}
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=_read, args=(reader, request), daemon=True, name="signals")
+    thread = threading.Thread(target=_read, args=(reader, request, signals), daemon=True, name="signals")
     thread.start()
     try:
         yield request
@@ -55,9 +56,9 @@ def listening(request: StopRequest) -> Iterator[StopRequest]:
         reader.close()
 
 
-def _read(reader: socket.socket, request: StopRequest) -> None:
+def _read(reader: socket.socket, request: StopRequest, signals: Collection[int]) -> None:
     while numbers := reader.recv(1):
-        if numbers[0] in SIGNALS:
+        if numbers[0] in signals:
             request.ask()
 
 

@@ -65,7 +65,5 @@ def _steps_done(model: Any) -> int:
 
 
 def _running_metrics(model: Any) -> str:
-    values = {metric.name: float(metric.result()) for metric in model.metrics}
-    compiled = model._compile_metrics.metrics if model._compile_metrics else []
-    values |= {metric.name: float(metric.result()) for metric in compiled}
+    values = model.get_metrics_result()
     return f"loss {values['loss']:.4f}  accuracy {values['accuracy']:.2%}"

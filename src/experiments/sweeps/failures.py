@@ -1,0 +1,80 @@
+"""What a process that is gone could not write itself: its state, its error, and what it printed last."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+
+from experiments.errors import InputError
+from experiments.results import environment, records
+from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record
+from experiments.sweeps.directory import Place
+from experiments.sweeps.plan import Job
+from experiments.sweeps.status import Status
+
+log = logging.getLogger(__name__)
+
+
+def gather_output(job: Job, place: Place) -> None:
+    """Moves what a job printed to the end of its `run.log`; it stays where it is while there is none."""
+    output, directory = place.output_of(job), place.directory_of(job)
+    with suppress(OSError):
+        text = output.read_bytes()
+        if directory.is_dir() and text:
+            with (directory / records.LOG).open("ab") as file:
+                file.write(text)
+        if directory.is_dir() or not text:
+            output.unlink()
+
+
+def record(status: Status, place: Place, parent: str | None) -> None:
+    """Writes a job's failure into its record, a new one where it got none: so it is told wherever runs are read."""
+    kind, _, text = status.message.partition(": ")
+    failure = Failure(type=kind, message=text)
+    directory = place.directory_of(status.job)
+    with suppress(InputError, OSError):  # the directory is gone or full: the planner has said what happened
+        try:
+            found = records.load(directory)
+        except InputError:
+            if directory.exists() and any(directory.iterdir()):
+                return
+            found = _new(status, place, parent)
+            found.create(directory)
+            records.write_atomically(directory / records.CONFIG, status.job.config.to_yaml())
+        if found.state != "finished" and found.run_key == status.job.run_key:
+            found.write(state="failed", error=failure, finished_at=records.now())
+            with (directory / records.LOG).open("a") as file:
+                file.write(f"{status.message}\n")
+            gather_output(status.job, place)
+
+
+def _new(status: Status, place: Place, parent: str | None) -> Record:
+    job = status.job
+    dataset = job.config.dataset
+    return Record(
+        name=f"{place.name}/{job.number}",
+        run_key=job.run_key,
+        config_key=job.config_key,
+        seed=job.config.seed,
+        sweep=place.name,
+        job=job.number,
+        varied=dict(job.varied),
+        started_at=records.now(),
+        process=Process.current(),
+        parameters=status.parameters or 0,
+        dataset=DatasetSummary(name=dataset.name, digest=job.dataset_digest, source="not loaded"),
+        code_digest=environment.code_digest(),
+        versions=environment.versions(),
+        mlflow=MLflowState(parent_run_id=parent),
+    )
+
+
+def is_unmirrored(status: Status, place: Place) -> bool:
+    """Whether MLflow does not know yet how a job ended, though its directory does."""
+    if status.state not in ("failed", "interrupted"):
+        return False
+    try:
+        found = records.load(place.directory_of(status.job))
+    except InputError:
+        return False
+    return not found.mlflow.synced

@@ -1,0 +1,131 @@
+"""The tables of a sweep: what would be run, and how it ended."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from experiments.results.records import Record
+from experiments.sweeps.plan import Plan, count, show
+from experiments.sweeps.status import Status, count_states, folded, numbers
+
+STYLES = {"done": "green", "failed": "red", "diverged": "red", "interrupted": "yellow", "running": "cyan"}
+RIGHT = ("n", "validation", "test", "gap", "epochs", "epoch", "seconds", "parameters", "left", "job")
+DISPENSABLE = ("seconds", "epochs", "gap", "key")  # what a narrow terminal goes without, the least important first
+METRICS = ("validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy")
+
+Row = dict[str, str]  # column → text; `state` is coloured by its first known word
+
+
+def describe(plan: Plan, statuses: Sequence[Status]) -> str:
+    """`12 jobs: 7 done, 1 interrupted, 4 new; 4 workers × 1 thread`."""
+    states = count_states(status.before for status in statuses)
+    return f"{count(len(statuses), 'job')}: {states}; {count(plan.workers, 'worker')} × {count(plan.threads, 'thread')}"
+
+
+def print_rows(rows: Sequence[Row], console: Console) -> None:
+    """Prints a table; what does not fit into a narrow terminal is left out, the least important first."""
+    for hidden in range(len(DISPENSABLE) + 1):
+        table = draw([{k: v for k, v in row.items() if k not in DISPENSABLE[:hidden]} for row in rows])
+        if console.measure(table).minimum <= console.width:
+            break
+    console.print(table)
+
+
+def draw(rows: Sequence[Row]) -> Table:
+    """A table of at least one row, without lines between its rows."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=True)
+    for row in rows:
+        state = row.get("state", "")
+        style = next((STYLES[word] for word in STYLES if word in state), "")
+        cells = (Text(value, style if name == "state" else "") for name, value in row.items())
+        table.add_row(*cells, style="dim" if state == "waiting" else None)
+    return table
+
+
+def planned(plan: Plan, statuses: Sequence[Status]) -> list[Row]:
+    """What would be run, repetitions folded."""
+    return [
+        {
+            "jobs": numbers([status.job.number for status in group]),
+            **_setting(plan, group[0]),
+            "seeds": numbers([status.job.config.seed for status in group]),
+            "state": _states([status.before for status in group]),
+            "parameters": f"{group[0].parameters:,}" if group[0].parameters else "",
+            "key": group[0].job.run_key[:12],
+        }
+        for group in folded(statuses)
+    ]
+
+
+def ended(plan: Plan, statuses: Sequence[Status]) -> list[Row]:
+    """How it ended, repetitions folded into their means, best validation accuracy first."""
+    return [_ended(plan, group) for group in sorted(folded(statuses), key=_mean_validation, reverse=True)]
+
+
+def _ended(plan: Plan, group: Sequence[Status]) -> Row:
+    finished = _finished(group)
+    epochs = [record.epochs_run for record in finished]
+    return {
+        "jobs": numbers([status.job.number for status in group]),
+        **_setting(plan, group[0]),
+        "n": str(len(finished)),
+        **{name: _percent(finished, f"{name}/accuracy") for name in ("validation", "test")},
+        "gap": f"{mean(_values(finished, 'generalisation_gap')):.2%}" if finished else "",
+        "epochs": "-".join(str(number) for number in sorted({*epochs[:1], min(epochs), max(epochs)})) if epochs else "",
+        "seconds": f"{mean(record.seconds for record in finished):.0f}" if finished else "",
+        "state": _states([status.state for status in group]),
+    }
+
+
+def _setting(plan: Plan, status: Status) -> Row:
+    return {name: show(status.job.varied[name]) for name in plan.varied if name != "seed"}
+
+
+def _states(states: Sequence[str]) -> str:
+    return states[0] if len(set(states)) == 1 else count_states(states)
+
+
+def _finished(group: Sequence[Status]) -> list[Record]:
+    return [status.record for status in group if status.state == "done" and status.record]
+
+
+def _values(finished: Sequence[Record], metric: str) -> list[float]:
+    return [record.metrics[metric] for record in finished if metric in record.metrics]
+
+
+def _mean_validation(group: Sequence[Status]) -> float:
+    values = _values(_finished(group), "validation/accuracy")
+    return mean(values) if values else -1.0
+
+
+def _percent(finished: Sequence[Record], metric: str) -> str:
+    """The mean, and the standard deviation over the seeds."""
+    values = _values(finished, metric)
+    spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{mean(values):.2%}{spread}" if values else ""
+
+
+def summary(plan: Plan, statuses: Sequence[Status]) -> str:
+    """All jobs as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["job", *plan.varied, "state", "run_key", *METRICS, "epochs", "seconds", "mlflow_run_id", "error"])
+    for status in statuses:
+        record = status.record if status.state == "done" else None
+        numbers = [record.metrics.get(name, "") if record else "" for name in METRICS]
+        length = [record.epochs_run, record.seconds, record.mlflow.run_id] if record else ["", "", ""]
+        job = status.job
+        writer.writerow(
+            [job.number, *job.varied.values(), status.state, job.run_key, *numbers, *length, status.message]
+        )
+    return text.getvalue()

@@ -1,0 +1,544 @@
+"""Whole commands, each a process of its own with an empty home."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from conftest import SMALL, environment, start
+
+from experiments.config import config_key, load_config, run_key
+from experiments.errors import InputError
+from experiments.results import records
+from experiments.results.evaluation import evaluate, image_digests, predictions_digest
+from experiments.results.records import Record
+
+EPOCHS = 40  # of a run that is stopped on its way: enough to be caught in the middle
+RUN = (*SMALL, "model=mlp", "model.units=[16]", "regularization=full", f"training.epochs={EPOCHS}", "seed=3")
+NOWHERE = "http://127.0.0.1:9"  # the discard port: refuses at once
+HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "sklearn", "scipy", "pandas")
+FIGURES = {
+    "loss.png", "accuracy.png", "learning_rate.png", "confusion_matrix.png", "misclassified.png", "class_accuracy.png",
+    "sample_predictions.png",
+}  # fmt: skip
+
+
+class Ended(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+    home: Path
+
+    @property
+    def record(self) -> Record:
+        return records.load(Path(self.out.splitlines()[-1]))
+
+    @property
+    def only_record(self) -> Record:
+        """The record of the only run in the home, where the command could not say so."""
+        (directory,) = records.run_directories(self.home)
+        return records.load(directory)
+
+
+def finish(process: subprocess.Popen[str], home: Path, before: str = "") -> Ended:
+    out, err = process.communicate(timeout=120)
+    return Ended(process.returncode, before + out, err, home)
+
+
+def wait_for(process: subprocess.Popen[str], text: str) -> str:
+    """Reads standard output up to and with the line that begins with `text`."""
+    assert process.stdout
+    read = ""
+    for line in process.stdout:
+        read += line
+        if line.startswith(text):
+            return read
+    pytest.fail(f"no line begins with {text!r}: {read}{process.stderr and process.stderr.read()}")
+
+
+# What the commands do; they run side by side, and every test asks for the ending of one.
+
+
+def run_whole(home: Path) -> Ended:
+    return finish(start(home, *RUN), home)
+
+
+def run_without_store(home: Path) -> Ended:
+    return finish(start(home, *RUN, MLFLOW_TRACKING_URI=NOWHERE, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"), home)
+
+
+def terminate_in_training(home: Path) -> Ended:
+    process = start(home, *RUN)
+    before = wait_for(process, "epoch  1/")
+    process.send_signal(signal.SIGTERM)
+    return finish(process, home, before)
+
+
+def kill_in_training(home: Path) -> Ended:
+    process = start(home, *RUN, "tracking=none")
+    before = wait_for(process, "epoch  2/")
+    process.kill()
+    return finish(process, home, before)
+
+
+def kill_and_resume(home: Path) -> Ended:
+    (killed,) = records.run_directories(kill_in_training(home).home)
+    return finish(start(home, f"resume={killed.name}"), home)
+
+
+def interrupt_twice(home: Path) -> Ended:
+    """In an epoch that would last for minutes."""
+    process = start(home, "dataset=digits", "training.threads=1", "model.filters=[512,512]", "model.kernel_size=5")
+    before = wait_for(process, "20")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    before += wait_for(process, "stopping at the end of this epoch")
+    process.send_signal(signal.SIGINT)
+    return finish(process, home, before)
+
+
+def interrupt_after_training(home: Path) -> Ended:
+    """On a terminal, where the bar is."""
+    screen, its_end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.run", *SMALL, "model=linear", "training.epochs=2"],
+        env=environment(home, TERM="xterm", COLUMNS="150"), stdin=its_end, stdout=its_end, stderr=its_end,
+    )  # fmt: skip
+    os.close(its_end)
+    seen = b""
+    try:
+        while data := os.read(screen, 65536):
+            seen += data
+            if b"epoch 2/2" in seen and process.poll() is None and b"stopped" not in seen:
+                process.send_signal(signal.SIGINT)
+    except OSError:  # the other end is closed
+        pass
+    os.close(screen)
+    return Ended(process.wait(60), seen.decode(), "", home)
+
+
+def interrupt_at_the_start(home: Path) -> Ended:
+    process = start(home, *RUN)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    return finish(process, home)
+
+
+def diverge(home: Path) -> Ended:
+    return finish(start(home, *RUN, "optimizer=sgd", "optimizer.learning_rate=1e38"), home)
+
+
+def too_deep(home: Path) -> Ended:
+    return finish(start(home, *SMALL, "model.filters=[8,8,8,8]"), home)
+
+
+SCENARIOS = (
+    run_whole, run_without_store, kill_and_resume, terminate_in_training, interrupt_twice, interrupt_after_training,
+    interrupt_at_the_start, diverge, too_deep,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def endings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Ended]]]:
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        homes = {scenario: tmp_path_factory.mktemp(scenario.__name__) / "home" for scenario in SCENARIOS}
+        for home in homes.values():
+            home.mkdir()
+        yield {scenario.__name__: pool.submit(scenario, home) for scenario, home in homes.items()}
+
+
+@pytest.fixture
+def ending(endings: dict[str, Future[Ended]], request: pytest.FixtureRequest) -> Ended:
+    return endings[request.param.__name__].result()
+
+
+def after(scenario: Any) -> pytest.MarkDecorator:
+    """The test is about what `scenario` left."""
+    return pytest.mark.parametrize("ending", [scenario], indirect=True, ids=[scenario.__name__])
+
+
+def mlflow_run(ended: Ended, record: Record) -> tuple[str, int]:
+    """Status in the store of the home, and how many runs there are."""
+    with closing(sqlite3.connect(ended.home / "mlflow.db")) as store:
+        (status,) = store.execute("SELECT status FROM runs WHERE run_uuid = ?", (record.mlflow.run_id,)).fetchone()
+        (count,) = store.execute("SELECT count(*) FROM runs").fetchone()
+    return status, count
+
+
+# A run that finishes.
+
+
+@after(run_whole)
+def test_finished_run_says_its_directory_last(ending: Ended) -> None:
+    assert ending.code == 0
+    assert ending.err == ""
+    directory = Path(ending.out.splitlines()[-1])
+    assert directory.parent == ending.home / "outputs"
+    assert re.fullmatch(r"\d{8}-\d{6}-mlp-adam-[0-9a-f]{4}", directory.name)
+    lines = ending.out.splitlines()
+    assert sum(line.startswith("epoch ") for line in lines) == EPOCHS
+    assert any(line.startswith("test accuracy ") for line in lines)
+    assert any(line.startswith("next: python -m experiments") for line in lines)
+
+
+@after(run_whole)
+def test_screen_is_free_of_tensorflows_lines_and_the_log_has_them(ending: Ended) -> None:
+    noise = ("oneDNN", "cuda", "port.cc", "WARNING", "retracing", "alembic", "0000 00:")
+    assert not [line for line in (ending.out + ending.err).splitlines() if any(word in line for word in noise)]
+    log = (ending.record.directory / "run.log").read_text()
+    assert "oneDNN" in log
+    assert f"epoch {EPOCHS}/{EPOCHS}" in log
+
+
+@after(run_whole)
+def test_directory_holds_everything_but_the_checkpoint(ending: Ended) -> None:
+    directory = ending.record.directory
+    assert {path.name for path in directory.iterdir()} == {
+        "config.yaml", ".hydra", "record.json", "history.csv", "environment.json", "code.diff", "predictions.npz",
+        "model.keras", "figures", "run.log",
+    }  # fmt: skip
+    assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
+    assert {path.name for path in (directory / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert {path.name for path in ending.home.iterdir()} == {"outputs", "mlflow.db", "mlartifacts"}
+    assert {path.name for path in ending.home.parent.iterdir()} == {"home"}  # the current directory
+
+
+@after(run_whole)
+def test_record_agrees_with_the_files(ending: Ended) -> None:
+    record = ending.record
+    config = load_config(record.directory / "config.yaml")
+    assert record.run_key == run_key(config, record.dataset.digest)
+    assert record.config_key == config_key(config, record.dataset.digest)
+    assert (record.state, record.seed, record.error) == ("finished", 3, None)
+    assert config.training.threads == 1
+    rows = record.rows
+    assert [row.epoch for row in rows] == list(range(1, record.epochs_run + 1))
+    assert record.overfitting
+    assert record.overfitting.best_epoch == 1 + int(np.argmin([row.validation_cross_entropy for row in rows]))
+
+    data = config.dataset.load()
+    predictions = record.predictions
+    np.testing.assert_array_equal(predictions.test_labels, data.test.labels)
+    np.testing.assert_array_equal(predictions.test_image_digests, image_digests(data.test.images))
+    assert record.predictions_digest == predictions_digest(predictions.test_probabilities)
+    test = evaluate(predictions.test_probabilities, predictions.test_labels).metrics("test")
+    assert record.metrics.items() >= test.items()
+    assert record.metrics.keys() >= {
+        "test/accuracy", "test/accuracy_low", "test/accuracy_high", "test/cross_entropy", "test/calibration_error",
+        "validation/accuracy", "validation/cross_entropy", "train/accuracy", "train/cross_entropy",
+        "generalisation_gap",
+    }  # fmt: skip
+    assert record.timings.keys() >= {"train", "evaluate", "figures", "mirror"}
+    assert record.seconds >= record.timings["train"] > 0
+
+
+@after(run_whole)
+def test_environment_tells_code_packages_and_machine(ending: Ended) -> None:
+    facts = json.loads((ending.record.directory / "environment.json").read_text())
+    assert facts["code"]["digest"] == ending.record.code_digest
+    assert facts["threads"] == 1
+    assert facts["dataset_digest"] == ending.record.dataset.digest
+    overrides = (ending.record.directory / ".hydra" / "overrides.yaml").read_text()
+    assert overrides.splitlines() == [f"- {override}" for override in RUN]
+
+
+@after(run_whole)
+def test_store_mirrors_the_run(ending: Ended) -> None:
+    record = ending.record
+    assert record.mlflow.synced
+    assert mlflow_run(ending, record) == ("FINISHED", 1)
+    with closing(sqlite3.connect(ending.home / "mlflow.db")) as store:
+        logged = store.execute(
+            "SELECT step, value FROM metrics WHERE run_uuid = ? AND key = 'validation/accuracy' ORDER BY step",
+            (record.mlflow.run_id,),
+        ).fetchall()
+    assert logged == [(row.epoch, row.validation_accuracy) for row in record.rows]
+
+
+@after(run_whole)
+def test_logged_model_answers_raw_pixels(ending: Ended, tensorflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    record = ending.record
+    mlflow.set_tracking_uri(f"sqlite:///{ending.home / 'mlflow.db'}")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    client = mlflow.MlflowClient()
+    (output,) = client.get_run(record.mlflow.run_id).outputs.model_outputs
+    model = mlflow.pyfunc.load_model(f"models:/{output.model_id}")
+    images = load_config(record.directory / "config.yaml").dataset.load().test.images
+    assert images.dtype == np.uint8
+    np.testing.assert_allclose(model.predict(images), record.predictions.test_probabilities, atol=1e-6)
+
+
+@pytest.mark.slow
+@after(run_whole)
+def test_logged_model_is_served_over_http(ending: Ended) -> None:
+    record = ending.record
+    with closing(sqlite3.connect(ending.home / "mlflow.db")) as store:
+        (folder,) = store.execute("SELECT artifact_location FROM logged_models").fetchone()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "models", "serve", "-m", folder, "--env-manager", "local", "-h", "127.0.0.1",
+         "-p", str(port), "--workers", "1"],
+        env=environment(ending.home, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"),
+        cwd=ending.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    try:
+        images = load_config(record.directory / "config.yaml").dataset.load().test.images[:5]
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations",
+            json.dumps({"inputs": images.tolist()}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        answer = ask(request, server)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+    np.testing.assert_allclose(answer["predictions"], record.predictions.test_probabilities[:5], atol=1e-6)
+
+
+def ask(request: urllib.request.Request, server: subprocess.Popen[bytes]) -> Any:
+    """The answer of a server that may still be starting."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return json.loads(response.read())
+        except ConnectionError:
+            time.sleep(0.5)
+        except urllib.error.URLError as error:
+            if not isinstance(error.reason, ConnectionError):
+                raise
+            time.sleep(0.5)
+    pytest.fail(f"the server did not answer; exit code {server.poll()}")
+
+
+@after(run_without_store)
+def test_same_command_gives_the_same_bits_even_without_a_store(ending: Ended, endings: dict[str, Future[Ended]]) -> None:
+    first, second = endings["run_whole"].result().record, ending.record
+    assert first.directory != second.directory
+    assert first.weights_digest == second.weights_digest
+    assert first.predictions_digest == second.predictions_digest
+    assert first.metrics == second.metrics
+    assert [row.weights_digest for row in first.rows] == [row.weights_digest for row in second.rows]
+    assert (first.run_key, first.config_key) == (second.run_key, second.config_key)
+
+
+@after(run_without_store)
+def test_store_that_is_down_fails_no_run(ending: Ended) -> None:
+    assert ending.code == 0
+    record = ending.record
+    assert record.state == "finished"
+    assert not record.mlflow.synced
+    assert "127.0.0.1" in (record.mlflow.error or "")
+    assert f"python -m experiments.sync {record.name}" in ending.out
+    assert not (ending.home / "mlflow.db").exists()
+
+
+# Runs that are stopped.
+
+
+@after(terminate_in_training)
+def test_terminated_run_ends_after_its_epoch_and_can_go_on(ending: Ended) -> None:
+    assert ending.code == 130
+    record = ending.record
+    assert record.state == "interrupted"
+    assert 1 <= record.epochs_run < EPOCHS
+    assert len(record.rows) == record.epochs_run
+    assert record.error is None
+    assert mlflow_run(ending, record) == ("KILLED", 1)
+    assert (record.directory / "checkpoint").is_dir()
+    assert "stopping at the end of this epoch" in ending.out
+    assert f"python -m experiments.run resume=" in ending.out
+    assert "Traceback" not in ending.out + ending.err
+
+
+@after(kill_and_resume)
+def test_killed_and_resumed_run_ends_in_the_same_bits(ending: Ended, endings: dict[str, Future[Ended]]) -> None:
+    whole, resumed = endings["run_whole"].result().record, ending.record
+    assert ending.code == 0
+    assert re.search(r"^resumed after epoch [12]?\d$", ending.out, re.MULTILINE)
+    assert resumed.directory == ending.only_record.directory
+    assert [row.weights_digest for row in resumed.rows] == [row.weights_digest for row in whole.rows]
+    assert resumed.weights_digest == whole.weights_digest
+    assert resumed.predictions_digest == whole.predictions_digest
+    assert resumed.metrics == whole.metrics
+    assert not (resumed.directory / "checkpoint").exists()
+
+
+def test_killed_run_reads_as_interrupted(endings: dict[str, Future[Ended]], tmp_path: Path) -> None:
+    """The record as a killed run leaves it, which is the resumed one's with its process gone."""
+    record = endings["kill_and_resume"].result().record
+    shutil.copytree(record.directory, tmp_path / "copy")
+    path = tmp_path / "copy" / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "running"}))
+    assert records.load(tmp_path / "copy").state == "interrupted"
+
+
+@after(interrupt_twice)
+def test_second_interrupt_ends_the_run_at_once(ending: Ended) -> None:
+    assert ending.code == 130
+    record = ending.only_record
+    assert json.loads((record.directory / "record.json").read_text())["state"] == "interrupted"
+    assert record.epochs_run == 0
+    assert mlflow_run(ending, record) == ("KILLED", 1)
+
+
+@after(interrupt_after_training)
+def test_interrupt_while_figures_are_drawn_is_recorded(ending: Ended) -> None:
+    assert ending.code == 130
+    record = ending.only_record
+    assert record.state == "interrupted"
+    assert record.epochs_run == 2
+    assert mlflow_run(ending, record) == ("KILLED", 1)
+    assert (record.directory / "checkpoint").is_dir()
+
+
+@after(interrupt_after_training)
+def test_terminal_shows_a_bar_below_whole_lines(ending: Ended) -> None:
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", ending.out)
+    lines = re.split(r"[\r\n]+", plain)
+    assert any(re.search(r"100 %", line) for line in lines)
+    assert any(re.search(r"━.*%.*loss \d\.\d{4}  accuracy \d+\.\d\d%", line) for line in lines)
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+
+
+@after(interrupt_at_the_start)
+def test_interrupt_before_training_leaves_nothing(ending: Ended) -> None:
+    assert ending.code in (130, -signal.SIGINT)
+    assert list(ending.home.iterdir()) == []
+
+
+@after(diverge)
+def test_diverged_run_names_its_epoch(ending: Ended) -> None:
+    assert ending.code == 1
+    record = ending.record
+    assert record.state == "diverged"
+    assert record.error
+    assert record.error.type == "DivergedError"
+    assert record.error.message.startswith("the loss of epoch 1 is not finite")
+    assert record.epochs_run == len(record.rows) == 1
+    assert mlflow_run(ending, record) == ("FAILED", 1)
+    assert "diverged: DivergedError: the loss of epoch 1" in ending.out
+    assert "Traceback" not in ending.out + ending.err
+
+
+# Bad input.
+
+
+def refused(home: Path, *arguments: str, **variables: str) -> str:
+    """The answer to a command with mistakes, which must be quick, leave nothing, and exit with 2."""
+    ended, modules = inspected(home, *arguments, **variables)
+    assert ended.code == 2
+    assert ended.out == ""
+    assert modules == []
+    if home.is_dir():
+        assert list(home.iterdir()) == []
+    return ended.err
+
+
+def inspected(home: Path, *arguments: str, **variables: str) -> tuple[Ended, list[str]]:
+    """A command, and which of the heavy libraries it imported."""
+    script = (
+        "import atexit, json, os, sys\n"
+        f"atexit.register(lambda: os.write(3, json.dumps([m for m in {HEAVY!r} if m in sys.modules]).encode()))\n"
+        "import runpy; runpy.run_module('experiments.run', run_name='__main__', alter_sys=True)"
+    )
+    reader, writer = os.pipe()
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" 3>&{writer}', "-", sys.executable, "-c", script, *arguments],
+        env=environment(home, **variables), cwd=home.parent, pass_fds=[writer], capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        modules = json.loads(file.read())
+    return Ended(done.returncode, done.stdout, done.stderr, home), modules
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["optimizer=adma"], "optimizer=adma: no such option; did you mean adam?"),
+        (["optimizer=null"], "Config group override must be a string or a list. Got NoneType\n"),
+        (["+optimizer.lr=1"], "optimizer.lr: no such key; did you mean optimizer.learning_rate?\n"),
+        (["training.epochs=1:30"], "training.epochs: must be a valid integer, received '1:30' (str)\n"),
+        (["dataset=files", "dataset.path=/no/such.npz"], "dataset.path: no such file or folder"),
+        (["resume=nothing"], "nothing: no such run or sweep; looked for"),
+        (["resume=nothing", "seed=1"], "resume=RUN: stands alone"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_mistake_exits_with_2_and_leaves_nothing(arguments: list[str], answer: str, home: Path) -> None:
+    err = refused(home, *arguments)
+    assert err.startswith(answer)
+    assert err.count("\n") == 1
+
+
+def test_every_mistake_has_its_line(home: Path) -> None:
+    err = refused(home, "training.epochs=0", "regularization.dropout=1.5", "seed=x")
+    assert err.splitlines() == [
+        "regularization.dropout: must be less than 1, received 1.5",
+        "training.epochs: must be greater than or equal to 1, received 0",
+        "seed: must be a valid integer, received 'x' (str)",
+    ]
+
+
+@pytest.mark.parametrize("place", ["below a file", "/proc/1"])
+def test_home_that_cannot_be_written_is_refused(place: str, tmp_path: Path) -> None:
+    (tmp_path / "below a file").write_text("")
+    err = refused(tmp_path / place / "home", *SMALL) if place[0] != "/" else refused_in_proc(tmp_path)
+    assert "cannot be written" in err
+    assert err.count("\n") == 1
+
+
+def refused_in_proc(tmp_path: Path) -> str:
+    ended, modules = inspected(tmp_path, *SMALL, EXPERIMENTS_HOME="/proc/1/home")
+    assert (ended.code, modules) == (2, [])
+    return ended.err
+
+
+def test_full_disk_is_refused(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    from experiments import runner
+
+    full = shutil.disk_usage("/")._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(InputError, match="has 1 MB free; a run needs 50 MB"):
+        runner._check_room(home / "outputs")
+
+
+@after(too_deep)
+def test_architecture_that_does_not_fit_is_refused(ending: Ended) -> None:
+    assert ending.code == 2
+    assert ending.err.startswith("model.filters: 4 convolutions")
+    assert ending.err.count("\n") == 1
+    assert list(ending.home.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["--cfg", "job", "--resolve", "optimizer=sgd"]])
+def test_questions_about_the_config_are_answered_without_tensorflow(arguments: list[str], home: Path) -> None:
+    ended, modules = inspected(home, *arguments)
+    assert ended.code == 0
+    assert modules == []
+    assert "learning_rate: " in ended.out
+    assert list(home.iterdir()) == []
