@@ -231,3 +231,34 @@ def test_initial_weights_depend_on_the_seed_alone(small: Small, small_data: Imag
         for more in ([], ["optimizer=lion", "training.epochs=99"], ["seed=1"])
     )
     assert first == again != other
+
+
+def test_bar_reads_steps_and_running_numbers_from_the_model(regularised: Trained) -> None:
+    from experiments.training import progress
+
+    model, row = regularised.trainer.model, regularised.rows[-1]
+    assert progress._steps_done(model) == 12
+    assert progress._running_metrics(model) == f"loss {row.train_loss:.4f}  accuracy {row.train_accuracy:.2%}"
+
+
+def test_an_epoch_is_told_in_one_line(regularised: Trained) -> None:
+    from experiments.training.progress import describe
+
+    line = describe(regularised.rows[0], 120)
+    assert line.startswith("epoch   1/120  train loss ")
+    assert "\n" not in line
+
+
+def test_bar_is_for_terminals_only(regularised: Trained) -> None:
+    import io
+
+    from rich.console import Console
+
+    from experiments.training.progress import live_bar
+
+    for terminal in (False, True):
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=terminal, width=120)
+        with live_bar(console, regularised.trainer.model, steps=12, done=4):
+            pass
+        assert ("━" in screen.getvalue()) is terminal

@@ -34,7 +34,7 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
         self._parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Hands every combination to the launcher; the command line wins over an experiment's `hydra.sweeper.params`."""
+        """Hands every combination to the launcher; the command line wins over `hydra.sweeper.params` in a file."""
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
         params = [f"{key}={value}" for key, value in self._params.items()]

@@ -60,7 +60,7 @@ def _without(reason: str) -> TestImages:
 
 
 def _is_here(name: str, path: str | None) -> bool:
-    return path is not None or any(place.path.is_file() for place in downloads._places(f"{name}.npz"))
+    return path is not None or any(place.path.is_file() for place in downloads.usual_places(f"{name}.npz"))
 
 
 def png_uri(image: NDArray[np.uint8]) -> str:

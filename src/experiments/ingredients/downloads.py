@@ -56,7 +56,7 @@ def locate(name: str, path: str | None) -> Located:
         if not given.is_file():
             raise InputError(f"dataset.path: no such file, received {path}; null looks in the usual places")
         return Located(given, path)
-    places = _places(f"{name}.npz")
+    places = usual_places(f"{name}.npz")
     for place in places:
         if place.path.is_file():
             return place
@@ -69,7 +69,7 @@ def locate(name: str, path: str | None) -> Located:
     return places[-1]
 
 
-def _places(file: str) -> list[Located]:
+def usual_places(file: str) -> list[Located]:
     """$EXPERIMENTS_DATA, if set, then Keras' cache."""
     home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     places = [Located(home / "datasets" / file, f"Keras' cache/{file}")]

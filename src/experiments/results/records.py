@@ -10,28 +10,31 @@ import os
 import secrets
 import socket
 import threading
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 import psutil
-import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from experiments.config import read_yaml
 from experiments.errors import InputError
+from experiments.ingredients.images import UNREADABLE
 from experiments.results.evaluation import Overfitting
 
 State = Literal["running", "finished", "failed", "diverged", "interrupted"]
 RECORD, HISTORY, CONFIG, LOG = "record.json", "history.csv", "config.yaml", "run.log"
 ENVIRONMENT, CODE_DIFF, PREDICTIONS, MODEL = "environment.json", "code.diff", "predictions.npz", "model.keras"
-FIGURES, CHECKPOINT, HYDRA = "figures", "checkpoint", ".hydra"
+FIGURES, CHECKPOINT, HYDRA, VERDICT = "figures", "checkpoint", ".hydra", "verdict.json"
+# What of a record becomes a part of a path, a command or a query. A record may come from somebody else.
+Word = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
+RunName = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*(/[0-9]+)?$", max_length=200)]
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,8 @@ class Process(_Part):
 class MLflowState(_Part):
     """Where the mirror is, and whether it is complete."""
 
-    run_id: str | None = None
-    parent_run_id: str | None = None
+    run_id: Word | None = None
+    parent_run_id: Word | None = None
     synced: bool = False
     error: str | None = None
 
@@ -146,12 +149,12 @@ class Record(BaseModel):
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     format: Literal[1] = 1
-    name: str
+    name: RunName
     state: State = "running"
-    run_key: str
-    config_key: str
+    run_key: Word
+    config_key: Word
     seed: int
-    sweep: str | None = None
+    sweep: Word | None = None
     job: int | None = None
     varied: dict[str, Any] = Field(default_factory=dict)
     started_at: datetime
@@ -169,7 +172,7 @@ class Record(BaseModel):
     code_digest: str
     versions: dict[str, str]
     mlflow: MLflowState = Field(default_factory=MLflowState)
-    reproduces: str | None = None
+    reproduces: RunName | None = None
     error: Failure | None = None
 
     @property
@@ -181,7 +184,7 @@ class Record(BaseModel):
     def config(self) -> dict[str, Any]:
         """`config.yaml` as plain mappings."""
         path = self.directory / CONFIG
-        values = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+        values = read_yaml(path)
         if not isinstance(values, dict):
             raise InputError(f"{path}: must be a mapping, received {type(values).__name__}")
         return values
@@ -208,11 +211,21 @@ class Record(BaseModel):
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
                 return Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (*UNREADABLE, KeyError, TypeError) as error:
             raise InputError(f"{path}: cannot be read as predictions ({type(error).__name__}: {error})") from None
 
-    def create(self, directory: Path) -> None:
-        """Makes `directory`, which nobody else may have, and writes the record into it.
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        """What it ran on, as `environment.json` tells; nothing where the file is not there or damaged."""
+        with suppress(OSError, ValueError):
+            values = json.loads((self.directory / ENVIRONMENT).read_bytes())
+            return values if isinstance(values, dict) else {}
+        return {}
+
+    def create(self, directory: Path, files: Mapping[str, str] | None = None) -> None:
+        """Makes `directory`, which nobody else may have, and writes `files` (name → text) and then the record into it.
+
+        The record comes last: a directory with a record has all that is needed to go on with the run.
 
         Raises:
             InputError: it holds something already, or cannot be made or written; nothing is left.
@@ -222,6 +235,9 @@ class Record(BaseModel):
             directory.mkdir(parents=True, exist_ok=True)
             if any(not path.name.startswith(f".{RECORD}.") for path in directory.iterdir()):
                 raise InputError(f"{directory}: is not empty; a run needs a directory of its own")
+            for name, text in (files or {}).items():
+                (directory / name).parent.mkdir(exist_ok=True)
+                write_atomically(directory / name, text)
             self.write()
         except OSError as error:
             with suppress(OSError):
@@ -250,10 +266,20 @@ def load(directory: Path | str) -> Record:
     except ValidationError as error:
         where = ", ".join(".".join(map(str, e["loc"])) or e["type"] for e in error.errors())
         raise InputError(f"{path}: is damaged or not a record of a run (see {where})") from None
+    _refuse_ways_out(path.parent)
     record._directory = path.parent
     if record.state == "running" and record.process.is_gone():
         record.state = "interrupted"
     return record
+
+
+def _refuse_ways_out(directory: Path) -> None:
+    """Refuses links to the outside: what is read, mirrored or written here would be somebody else's."""
+    inside = os.path.realpath(directory) + os.sep
+    for folder, folders, files in os.walk(directory):
+        for path in (os.path.join(folder, name) for name in (*folders, *files)):
+            if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
+                raise InputError(f"{path}: leads out of the run directory; a run holds its own files")
 
 
 def run_directories(home: Path) -> Iterator[Path]:
@@ -312,17 +338,21 @@ def unmirrored(home: Path) -> list[Record]:
 
 
 def newest_sweep(home: Path) -> list[Record]:
-    """The runs of the sweep that was started last.
+    """The runs of the sweep that ran last.
 
     Raises:
         InputError: there is no sweep.
     """
-    sweeps = {path.parent.parent for path in home.glob(f"multirun/*/*/{RECORD}")}
-    if not sweeps:
+    last_written = {path.parent.parent: path.stat().st_mtime for path in _by_time(home.glob(f"multirun/*/*/{RECORD}"))}
+    if not last_written:
         raise InputError(
             f"{home / 'multirun'}: holds no sweep; `python -m experiments.run -m optimizer=sgd,rmsprop,adam` makes one"
         )
-    return _members(max(sweeps, key=lambda sweep: sweep.stat().st_ctime))
+    return _members(max(last_written, key=lambda sweep: last_written[sweep]))
+
+
+def _by_time(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: path.stat().st_mtime)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

@@ -34,7 +34,7 @@ from experiments.training.interruption import SIGNALS, StopRequest, listening
 
 log = logging.getLogger(__name__)
 SUMMARY, SWEEP = "summary.csv", "sweep.json"
-MOST_SENTENCES = 3  # of the comparison's answer; the report has all
+MOST_SENTENCES = 2  # of the comparison's answer; the report has all
 WIDE = 250  # columns where nobody looks at a screen: nothing is cut off
 
 

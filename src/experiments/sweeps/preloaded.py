@@ -4,10 +4,12 @@ Everything that a job will need is imported here, lazily loaded parts too: the c
 start, whatever is edited meanwhile. TensorFlow may be imported before a fork as long as it has run nothing.
 """
 
+import atexit
 import os
 from contextlib import suppress
 
 os.setsid()  # what a terminal sends to its processes goes to the planner alone; the server ends when the planner does
+atexit.register(os._exit, 0)  # at once: TensorFlow takes a second to clean up for nobody
 _nowhere = os.open(os.devnull, os.O_WRONLY)
 for _descriptor in (1, 2):  # TensorFlow prints lines while it is imported that no setting silences
     os.dup2(_nowhere, _descriptor)
