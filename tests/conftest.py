@@ -6,23 +6,25 @@ import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import pytest
 
-from experiments.config import RunConfig, compose
+from experiments.config import RunConfig, available_cores, compose
 from experiments.errors import StoppedError
 from experiments.ingredients.datasets import ImageData
-from experiments.results.records import DatasetSummary, EpochRow, Process, Record
+from experiments.results.records import DatasetSummary, EpochRow, Process, Record, load
 
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
 SMALL = (
     "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1",
 )  # fmt: skip
-Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -40,6 +42,21 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def tensorflow() -> Any:
     """TensorFlow as a run starts it: one thread, deterministic operations."""
     return pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def endings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The whole commands of `test_run.py`, by name; they run on half of the cores while the other tests do."""
+    if not any(item.path.name == "test_run.py" for item in request.session.items):
+        yield {}
+        return
+    from test_run import SCENARIOS
+
+    homes = {scenario: tmp_path_factory.mktemp(scenario.__name__) / "home" for scenario in SCENARIOS}
+    with ThreadPoolExecutor(max_workers=max(1, available_cores() // 2)) as pool:
+        for home in homes.values():
+            home.mkdir()
+        yield {scenario.__name__: pool.submit(scenario, home) for scenario, home in homes.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -101,13 +118,65 @@ def environment(home: Path, **variables: str) -> dict[str, str]:
     return kept | {"EXPERIMENTS_HOME": str(home)} | variables
 
 
-def start(home: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-    """`python -m experiments.run <arguments>`, started in `home`'s parent with `home` as its home."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *arguments],
-        env=environment(home, **variables), cwd=home.parent, text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+class Ended(NamedTuple):
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+    home: Path
+
+    @property
+    def record(self) -> Record:
+        """The record of the run whose directory stands in the last line."""
+        return load(Path(self.out.splitlines()[-1]))
+
+
+class Command:
+    """A process whose standard output can be waited for, line by line."""
+
+    def __init__(self, process: subprocess.Popen[str], errors: IO[str], home: Path) -> None:
+        self.process, self._errors, self._home, self._read = process, errors, home, ""
+
+    def wait_for(self, text: str) -> None:
+        """Reads up to and with the line that begins with `text`."""
+        assert self.process.stdout
+        for line in iter(self.process.stdout.readline, ""):
+            self._read += line
+            if line.startswith(text):
+                return
+        pytest.fail(f"no line begins with {text!r}: {self.finish()}")
+
+    def finish(self) -> Ended:
+        assert self.process.stdout
+        self._read += self.process.stdout.read()
+        code = self.process.wait()
+        self._errors.seek(0)
+        return Ended(code, self._read, self._errors.read(), self._home)
+
+
+@contextlib.contextmanager
+def started(home: Path, *arguments: str, **variables: str) -> Iterator[Command]:
+    """`python -m experiments.run <arguments>` in `home`'s parent with `home` as its home; gone after the block."""
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "experiments.run", *arguments],
+            env=environment(home, **variables),
+            cwd=home.parent,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        ) as process,
+    ):
+        too_long = threading.Timer(150, process.kill)
+        too_long.start()
+        try:
+            yield Command(process, errors, home)
+        finally:
+            too_long.cancel()
+            process.kill()
 
 
 def write_record(directory: Path, **fields: Any) -> Record:

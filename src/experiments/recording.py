@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunConfig, config_key, run_key
+from experiments.config import RunConfig, config_key, flatten, run_key
 from experiments.errors import DivergedError, InputError, StoppedError
 from experiments.ingredients.datasets import ImageData
 from experiments.results import environment, records, tracking
+from experiments.results.causes import Cause, find_causes
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record, State
 from experiments.results.tracking import Mirror
 from experiments.training.checkpoint import Checkpoints
@@ -37,53 +39,69 @@ class Origin:
     hydra: Mapping[str, str] = field(default_factory=dict)
 
 
+def gather_facts(config: RunConfig, dataset_digest: str, variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """What `environment.json` holds of a run."""
+    return environment.gather(
+        threads=config.training.threads or 1,
+        dataset_digest=dataset_digest,
+        config=flatten(config.identity()),
+        variables=variables,
+    )
+
+
 def open_record(config: RunConfig, data: ImageData, parameters: int, directory: Path | None, origin: Origin) -> Record:
     """The record of a new run, or of the interrupted one that `directory` holds, with the files known at the start."""
-    key = run_key(config, data.digest)
+    facts, key = gather_facts(config, data.digest), run_key(config, data.digest)
+    files = {records.CONFIG: config.to_yaml(), **{f"{records.HYDRA}/{k}": text for k, text in origin.hydra.items()}}
     if directory and (directory / records.RECORD).exists():
-        record = _reopen(directory, key)
-    else:
-        name = f"{records.now():%Y%m%d-%H%M%S}-{config.model.name}-{config.optimizer.name}-{secrets.token_hex(2)}"
-        record = Record(
-            name=f"{origin.sweep}/{origin.job}" if origin.sweep else name,
-            run_key=key,
-            config_key=config_key(config, data.digest),
-            seed=config.seed,
-            sweep=origin.sweep,
-            job=origin.job,
-            varied=dict(origin.varied),
-            started_at=records.now(),
-            process=Process.current(),
-            parameters=parameters,
-            dataset=DatasetSummary(name=data.name, digest=data.digest, source=data.source),
-            code_digest=environment.code_digest(),
-            versions=environment.versions(),
-            reproduces=origin.reproduces,
-            mlflow=MLflowState(parent_run_id=origin.parent_run_id),
-        )
-        record.create(directory or records.home() / "outputs" / name)
-    _write_origin(record, config, origin)
+        return _reopen(directory, key, facts, files)
+    name = f"{records.now():%Y%m%d-%H%M%S}-{config.model.name}-{config.optimizer.name}-{secrets.token_hex(2)}"
+    record = Record(
+        name=f"{origin.sweep}/{origin.job}" if origin.sweep else name,
+        run_key=key,
+        config_key=config_key(config, data.digest),
+        seed=config.seed,
+        sweep=origin.sweep,
+        job=origin.job,
+        varied=dict(origin.varied),
+        started_at=records.now(),
+        process=Process.current(),
+        parameters=parameters,
+        dataset=DatasetSummary(name=data.name, digest=data.digest, source=data.source),
+        code_digest=environment.code_digest(),
+        versions=environment.versions(),
+        reproduces=origin.reproduces,
+        mlflow=MLflowState(parent_run_id=origin.parent_run_id),
+    )
+    files |= {records.ENVIRONMENT: records.json_text(facts), records.CODE_DIFF: environment.code_diff()}
+    record.create(directory or records.home() / "outputs" / name, files)
     return record
 
 
-def _reopen(directory: Path, key: str) -> Record:
+def _reopen(directory: Path, key: str, facts: Mapping[str, Any], files: Mapping[str, str]) -> Record:
     record = records.load(directory)
+    causes = find_causes(record.environment, facts)
     if record.run_key != key:
-        raise InputError(f"{directory}: holds another run (its run_key is {record.run_key[:12]}…, not {key[:12]}…)")
+        why = [cause.text for cause in causes if cause.kind in ("config", "data")]
+        raise InputError(f"{directory}: holds another run; {'; '.join(why) or 'its run_key differs'}")
     if record.state == "running":
         raise InputError(f"{directory}: is being run by process {record.process.pid} on {record.process.host}")
+    for name, text in files.items():
+        records.write_atomically(directory / name, text)
+    _note_other_circumstances(record, [cause for cause in causes if cause.likely])
     record.write(state="running", process=Process.current(), error=None, finished_at=None)
     return record
 
 
-def _write_origin(record: Record, config: RunConfig, origin: Origin) -> None:
-    facts = environment.gather(threads=config.training.threads or 1, dataset_digest=record.dataset.digest)
-    records.write_atomically(record.directory / records.CONFIG, config.to_yaml())
-    records.write_json(record.directory / records.ENVIRONMENT, facts)
-    records.write_atomically(record.directory / records.CODE_DIFF, environment.code_diff())
-    for name, text in origin.hydra.items():
-        (record.directory / records.HYDRA).mkdir(exist_ok=True)
-        records.write_atomically(record.directory / records.HYDRA / name, text)
+def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
+    """A run that goes on elsewhere is not the run that it would have been: it says so, and is never reused."""
+    if not causes:
+        return
+    for cause in causes:
+        log.warning("the bits of an uninterrupted run cannot be promised: %s", cause.text)
+    noted = [*record.environment.get("resumed", []), *(cause.text for cause in causes)]
+    records.write_json(record.directory / records.ENVIRONMENT, record.environment | {"resumed": noted})
+    record.code_digest = f"resumed-{record.code_digest}"
 
 
 @contextmanager

@@ -120,8 +120,9 @@ def _train(
     epochs, steps = trainer.config.training.epochs, trainer.batches.steps
     checkpoints = Checkpoints(record.directory / records.CHECKPOINT)
     state = checkpoints.restore(trainer.model)
-    if state.rows:
+    if state.rows or record.epochs_run:  # the files may be an epoch ahead of the checkpoint, or behind it
         log.info("resumed after epoch %d", len(state.rows))
+        _write_progress(record, state.rows)
     if mirror:
         for row in state.rows:  # what was mirrored before is not doubled, what was lost is made up for
             mirror.log_epoch(row)
@@ -130,17 +131,21 @@ def _train(
         row = state.rows[-1]
         if not row.diverged:
             checkpoints.save(trainer.model, state)
-        records.write_history(record.directory / records.HISTORY, state.rows)
-        record.write(epochs_run=row.epoch, weights_digest=row.weights_digest)
+        _write_progress(record, state.rows)
         if mirror:
             mirror.log_epoch(row)
+        log.info(describe(row, epochs))
         if tell:
             tell(row)
-        log.info(describe(row, epochs))
 
     bar = live_bar(Console(), trainer.model, steps=epochs * steps, done=len(state.rows) * steps)
     with stoppable(record, mirror) as stop_requested, bar:
         return loop.train(trainer, data.validation, state, on_epoch=on_epoch, stop_requested=stop_requested)
+
+
+def _write_progress(record: Record, rows: list[EpochRow]) -> None:
+    records.write_history(record.directory / records.HISTORY, rows)
+    record.write(epochs_run=len(rows), weights_digest=rows[-1].weights_digest if rows else None)
 
 
 def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: Record) -> Results:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -35,12 +37,24 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
 
     def sweep(self, arguments: list[str]) -> Any:
         """Hands every combination to the launcher; the command line wins over `hydra.sweeper.params` in a file."""
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
         params = [f"{key}={value}" for key, value in self._params.items()]
         overrides = self._parser.parse_overrides([*params, *arguments])
-        (batch,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-        return self._launcher.launch(batch, initial_job_idx=0)
+        values = {override.get_key_element(): _values(override) for override in overrides}
+        return self._launcher.launch([list(job) for job in product(*values.values())], initial_job_idx=0)
+
+
+def _values(override: Override) -> list[str]:
+    """What an override is in each of its jobs: `seed=0,1` → `seed=0` and `seed=1`."""
+    from experiments.errors import InputError
+
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        raise InputError(f"{override.input_line}: holds any number of values; name them, or use range(start,stop,step)")
+    values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+    if not values:
+        raise InputError(f"{override.input_line}: the sweep is empty, because this gives no value")
+    return values
 
 
 class LocalLauncher(Launcher):  # type: ignore[misc]

@@ -397,7 +397,12 @@ def _row(line: Mapping[str, str]) -> EpochRow:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Replaces a JSON file."""
-    write_atomically(path, json.dumps(values, indent=1) + "\n")
+    write_atomically(path, json_text(values))
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    """The text of a JSON file, for people too."""
+    return json.dumps(values, indent=1) + "\n"
 
 
 def now() -> datetime:

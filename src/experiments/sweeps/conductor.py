@@ -8,7 +8,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from experiments.sweeps.directory import Place, find_place, freeze, locked
 from experiments.sweeps.estimate import estimate_seconds
 from experiments.sweeps.plan import Plan, count, make_plan, with_threads
 from experiments.sweeps.progress import Progress
-from experiments.sweeps.status import Status, duration
+from experiments.sweeps.status import Status, count_states, duration
 from experiments.training.interruption import SIGNALS, StopRequest, listening
 
 log = logging.getLogger(__name__)
@@ -103,9 +103,10 @@ def _carry_out(sweep: _Sweep, hydra: Mapping[str, Any]) -> int:
     if todo:
         check_room(sweep.home)
         workers.start_server()
-        builders = Builders(plan, todo)
-        _prepare_store(sweep)  # while the server imports TensorFlow
-        builders.check()
+        with _waiting(sweep):
+            builders = Builders(plan, todo)
+            _prepare_store(sweep)  # while the server imports TensorFlow
+            builders.check()
     freeze(plan, place)
     tidy(sweep.statuses, place)
     parent = _open_parent(sweep)
@@ -118,6 +119,12 @@ def _carry_out(sweep: _Sweep, hydra: Mapping[str, Any]) -> int:
     with listening(StopRequest(on_first=ask, on_second=ask), signals=(*SIGNALS, *hangup)), progress.shown():
         crew.work()
     return _finish(sweep, parent, asked=crew.asked > 0)
+
+
+def _waiting(sweep: _Sweep) -> AbstractContextManager[Any]:
+    """Tells somebody at a screen why nothing happens for some seconds."""
+    text = "starting TensorFlow and building the networks, before anything is trained"
+    return sweep.console.status(text) if sweep.console.is_terminal else nullcontext()
 
 
 def _ask(crew: Crew, console: Console) -> None:
@@ -198,7 +205,8 @@ def _tell(sweep: _Sweep, answer: Sequence[str], *, asked: bool) -> int:
     if unmirrored and isinstance(sweep.plan.jobs[0].config.tracking, MLflowTracking):
         log.warning("%s not in MLflow yet: python -m experiments.sync %s", count(unmirrored, "run"), place.name)
     if failed or missing:
-        log.warning("%d failed, %d not finished; the same command again does what is missing", failed, missing)
+        states = count_states(status.state for status in statuses if status.state != "done")
+        log.warning("%s; the same command again does what is missing", states)
     log.info("next: python -m experiments.compare %s", place.name)
     print(place.path)  # noqa: T201 - scripts read the last line
     return 130 if asked and missing else 1 if failed or missing else 0

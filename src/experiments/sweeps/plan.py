@@ -132,8 +132,10 @@ def show(value: Any) -> str:
 
 
 def name_jobs(numbers: Sequence[int], varied: Sequence[Mapping[str, Any]]) -> str:
-    """`job 3 (optimizer=adam)`, or `12 jobs, the first is job 3 (optimizer=adam)`."""
+    """`job 3 (optimizer=adam)`, `every job`, or `12 jobs, the first is job 3 (optimizer=adam)`."""
     first = name_job(numbers[0], varied[numbers[0]])
+    if len(numbers) == len(varied) > 1:
+        return "every job"
     return first if len(numbers) == 1 else f"{len(numbers)} jobs, the first is {first}"
 
 

@@ -59,7 +59,8 @@ class Progress:
         """Says that a job has changed its state; failures are said in full, with the path of the log."""
         status.changed = time.monotonic()
         if status.state in ("failed", "diverged"):
-            log.error("%s %s: %s; log: %s", status.job, status.state, status.message, self._log_of(status))
+            message = status.message.removeprefix("DivergedError: ")
+            log.error("%s %s: %s; log: %s", status.job, status.state, message, self._log_of(status))
         elif status.row and status.state == "running":
             log.info("%s resumed after epoch %d", status.job, status.row.epoch)
         elif not self._console.is_terminal:
@@ -101,7 +102,7 @@ class Progress:
             "epoch": f"{row.epoch}/{status.job.config.training.epochs}" if row else "",
             "validation": f"{row.validation_accuracy:.2%}" if row else "",
             "left": duration(left) if left is not None else "",
-            "state": status.state,
+            "state": "finishing" if left == 0 else status.state,
         }
 
     def _bar(self) -> Table:
@@ -158,4 +159,4 @@ class _ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         style = {logging.ERROR: "red", logging.WARNING: "yellow"}.get(record.levelno, "")
         with suppress(OSError):  # the terminal is gone
-            self._console.print(Text(self.format(record), style=style))
+            self._console.print(Text(self.format(record), style=style), soft_wrap=True)

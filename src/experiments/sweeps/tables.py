@@ -16,7 +16,14 @@ from experiments.results.records import Record
 from experiments.sweeps.plan import Plan, count, show
 from experiments.sweeps.status import Status, count_states, folded, numbers
 
-STYLES = {"done": "green", "failed": "red", "diverged": "red", "interrupted": "yellow", "running": "cyan"}
+STYLES = {
+    "done": "green",
+    "failed": "red",
+    "diverged": "red",
+    "interrupted": "yellow",
+    "running": "cyan",
+    "finishing": "cyan",
+}
 RIGHT = ("n", "validation", "test", "gap", "epochs", "epoch", "seconds", "parameters", "left", "job")
 DISPENSABLE = ("seconds", "epochs", "gap", "key")  # what a narrow terminal goes without, the least important first
 METRICS = ("validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy")
@@ -34,7 +41,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     """Prints a table; what does not fit into a narrow terminal is left out, the least important first."""
     for hidden in range(len(DISPENSABLE) + 1):
         table = draw([{k: v for k, v in row.items() if k not in DISPENSABLE[:hidden]} for row in rows])
-        if console.measure(table).minimum <= console.width:
+        if console.measure(table).maximum <= console.width:
             break
     console.print(table)
 

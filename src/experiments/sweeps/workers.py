@@ -14,6 +14,7 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.sweeps.tasks import STOP, begin
+from experiments.training import runtime
 
 METHODS = ("forkserver", "spawn")
 LEAVE_SECONDS = 5.0  # between a worker's last word and its end
@@ -110,8 +111,7 @@ def ask(task: Callable[..., None], *arguments: Any) -> Any:
 
 def start_server() -> None:
     """Begins to import TensorFlow where workers are forked from, and returns at once."""
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    os.environ.update(runtime.variables_of_import())
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if _context().get_start_method() == "forkserver":
         multiprocessing.set_forkserver_preload(["experiments.sweeps.preloaded"])

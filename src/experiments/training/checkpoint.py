@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
+import os
 import shutil
-import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.ingredients.images import UNREADABLE as DAMAGED
 from experiments.results.records import EpochRow, write_atomically
 
+log = logging.getLogger(__name__)
+ROWS = "rows"  # the history, as JSON, in the file whose digest is checked
+UNREADABLE = (*DAMAGED, KeyError, TypeError)
 KEPT = 2  # the newest may be half-written when the power goes; the one before it is whole
 
 
@@ -44,54 +50,84 @@ class Checkpoints:
         stem = f"epoch-{len(state.rows):05d}"
         data = _pack(model, state)
         write_atomically(self.directory / f"{stem}.npz", data)
-        note = {"digest": hashlib.sha256(data).hexdigest(), "rows": [asdict(row) for row in state.rows]}
-        write_atomically(self.directory / f"{stem}.json", json.dumps(note))
+        write_atomically(self.directory / f"{stem}.json", json.dumps({"digest": hashlib.sha256(data).hexdigest()}))
+        _settle(self.directory)  # before an older one goes: the power may fail in between
         for path in sorted(self.directory.glob("epoch-*.json"))[:-KEPT]:
             path.unlink()
             path.with_suffix(".npz").unlink(missing_ok=True)
 
     def restore(self, model: Any) -> State:
         """Sets the model and its optimizer to the newest whole checkpoint; an empty state where there is none."""
-        for note, arrays in self._whole():
-            _unpack(model, arrays)
-            best = [arrays[name] for name in sorted(arrays) if name.startswith("best/")]
-            return State([EpochRow(**row) for row in note["rows"]], best or None)
+        for path in self._newest_first():
+            try:
+                arrays = _read(path)
+                state = _unpack(model, arrays)
+            except UNREADABLE as error:  # the one before it is whole
+                log.warning("%s: cannot be used (%s); going back to the one before", path, error)
+            else:
+                return state
         return State(rows=[], best=None)
 
     def rows(self) -> list[EpochRow]:
         """The finished epochs that a run here would go on after."""
-        newest = next(self._whole(), None)
-        return [EpochRow(**row) for row in newest[0]["rows"]] if newest else []
+        for path in self._newest_first():
+            with suppress(*UNREADABLE):
+                return _rows(_read(path))
+        return []
 
     def remove(self) -> None:
         """Deletes them all: the run has finished."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _whole(self) -> Iterator[tuple[dict[str, Any], dict[str, NDArray[Any]]]]:
-        """Notes and arrays of the checkpoints that agree with their digests, newest first."""
-        for path in sorted(self.directory.glob("epoch-*.json"), reverse=True):
-            try:
-                note = json.loads(path.read_bytes())
-                data = path.with_suffix(".npz").read_bytes()
-                if hashlib.sha256(data).hexdigest() != note["digest"]:
-                    continue
-                with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-                    yield note, dict(arrays)
-            except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
-                continue  # half-written when the process was killed: the one before it is whole
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.directory.glob("epoch-*.json"), reverse=True)
+
+
+def _settle(directory: Path) -> None:
+    """Makes the names in a directory survive a power loss, as the files' contents already do."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(note: Path) -> dict[str, NDArray[Any]]:
+    """The arrays that a note belongs to.
+
+    Raises:
+        ValueError: they do not have the note's digest, or are no plain arrays; others of `UNREADABLE` too.
+    """
+    data = note.with_suffix(".npz").read_bytes()
+    if json.loads(note.read_bytes())["digest"] != hashlib.sha256(data).hexdigest():
+        raise ValueError("its digest is another one")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _pack(model: Any, state: State) -> bytes:
     arrays = {name: np.asarray(variable) for name, variable in _variables(model)}
     arrays |= {f"best/{i:05d}": weights for i, weights in enumerate(state.best or [])}
+    arrays[ROWS] = np.frombuffer(json.dumps([asdict(row) for row in state.rows]).encode(), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def _unpack(model: Any, arrays: dict[str, NDArray[Any]]) -> None:
-    for name, variable in _variables(model):
+def _unpack(model: Any, arrays: dict[str, NDArray[Any]]) -> State:
+    variables = dict(_variables(model))
+    for name, variable in variables.items():
+        if arrays[name].shape != tuple(variable.shape):
+            raise ValueError(f"{name} has shape {arrays[name].shape}, the model {tuple(variable.shape)}")
+    rows = _rows(arrays)
+    for name, variable in variables.items():
         variable.assign(arrays[name])
+    best = [arrays[name] for name in sorted(arrays) if name.startswith("best/")]
+    return State(rows, best or None)
+
+
+def _rows(arrays: dict[str, NDArray[Any]]) -> list[EpochRow]:
+    return [EpochRow(**row) for row in json.loads(arrays[ROWS].tobytes())]
 
 
 def _variables(model: Any) -> Iterator[tuple[str, Any]]:

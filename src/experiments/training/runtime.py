@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -17,35 +18,82 @@ from experiments.ingredients.execution import Training
 from experiments.results import environment
 
 PORTABLE_ISA = "AVX2"  # the newest set that every x86-64 server and laptop of the last ten years has
+# Beginnings of variables that choose other kernels; a portable run must have the same ones everywhere.
+CHOOSING_KERNELS = ("ONEDNN_", "DNNL_", "TF_ENABLE_", "TF_DISABLE_", "TF_XLA_", "TF_MKL_", "TF_ONEDNN_", "XLA_")
+_started_as: list[Training] = []  # by `prepare` in this process
 
 
 def prepare(training: Training) -> None:
     """Starts TensorFlow in this process as `training` (threads resolved) wants it, before anything imports it.
 
     Raises:
-        InputError: `portable` on a machine without AVX2, or a Keras that is set to another backend.
+        InputError: `portable` where it cannot be kept, a Keras that is set to another backend, or a process in which
+            TensorFlow has started with other settings.
     """
-    _set_environment(training)
+    os.environ.update(variables(training))
     import keras
     import tensorflow as tf
 
     if keras.backend.backend() != "tensorflow":
         raise InputError(f"KERAS_BACKEND must be tensorflow, received {keras.backend.backend()}")
+    _refuse_another_start(training)
     tf.config.threading.set_intra_op_parallelism_threads(training.threads or 1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
     keras.config.set_dtype_policy(training.precision)
+    # What ~/.keras/keras.json may say otherwise.
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_image_data_format("channels_last")
+    _started_as[:] = [training]
 
 
-def _set_environment(training: Training) -> None:
-    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+def variables(training: Training) -> dict[str, str]:
+    """The environment variables that must be set before TensorFlow is imported, beside those that are.
+
+    Raises:
+        InputError: `portable` without AVX2, or with a variable that chooses other kernels.
+    """
+    wanted = variables_of_import()
     if training.determinism == "machine":
-        return
+        return wanted
     if PORTABLE_ISA.lower() not in environment.cpu()["isa"]:
         raise InputError("training.determinism: portable needs a CPU with AVX2, which this machine does not have")
-    os.environ["ONEDNN_MAX_CPU_ISA"] = PORTABLE_ISA
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    fixed = {"TF_ENABLE_ONEDNN_OPTS": "1", "ONEDNN_MAX_CPU_ISA": PORTABLE_ISA, "CUDA_VISIBLE_DEVICES": "-1"}
+    for name, value in os.environ.items():
+        if name.startswith(CHOOSING_KERNELS) and fixed.get(name) != value:
+            raise InputError(f"training.determinism: portable cannot be kept with {name}={value}; unset it")
+    return wanted | fixed
+
+
+def variables_of_import() -> dict[str, str]:
+    """Those that TensorFlow reads while it is imported: workers' server must have them before it knows any job."""
+    wanted = {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow"), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    if platform.machine() in ("x86_64", "AMD64"):
+        # TensorFlow's own choice depends on the CPU: it is off where there is neither AVX512_VNNI nor AVX_VNNI.
+        wanted["TF_ENABLE_ONEDNN_OPTS"] = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1")
+    return wanted
+
+
+def _refuse_another_start(training: Training) -> None:
+    """TensorFlow and oneDNN read their settings once, when the first operation runs."""
+    earlier = _started_as[0] if _started_as else None
+    same = earlier is not None and (earlier.threads, earlier.determinism) == (training.threads, training.determinism)
+    if not same and _has_started():
+        here = f"{earlier.threads} threads, {earlier.determinism}" if earlier else "settings of its own"
+        wanted = f"{training.threads} threads, {training.determinism}"
+        raise InputError(f"training: TensorFlow has started in this process with {here}; {wanted} needs a new process")
+
+
+def _has_started() -> bool:
+    import tensorflow as tf
+
+    try:
+        for threads in (1, 2):  # the one that is set is accepted at any time
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+    except RuntimeError:
+        return True
+    return False
 
 
 class NativeOutput:
