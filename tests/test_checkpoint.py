@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from experiments.config import RunConfig
 from experiments.ingredients.datasets import ImageData
 
 Small = Callable[..., RunConfig]
+STOPPED = ("model=linear", "training.epochs=4")
 CASES = {
     "adam, dropout and augmentation": (
         "model=mlp", "model.units=[8]", "regularization=augmentation", "regularization.dropout=0.5",
@@ -47,12 +49,18 @@ def started(tensorflow: Any) -> None:
     """Every test here trains."""
 
 
+@pytest.fixture(scope="module")
+def stopped(small: Small, small_data: ImageData, tmp_path_factory: pytest.TempPathFactory, tensorflow: Any) -> Path:
+    """The checkpoints of a training of four epochs that was stopped after the third."""
+    directory = tmp_path_factory.mktemp("stopped") / "checkpoint"
+    train(small(*STOPPED), small_data, checkpoints=directory, stop_after=3)
+    return directory
+
+
 @pytest.fixture
-def interrupted(small: Small, small_data: ImageData, tmp_path: Path) -> tuple[RunConfig, Path]:
-    """A training of four epochs that was stopped after the third, and its checkpoints."""
-    config = small("model=linear", "training.epochs=4")
-    train(config, small_data, checkpoints=tmp_path / "checkpoint", stop_after=3)
-    return config, tmp_path / "checkpoint"
+def interrupted(small: Small, stopped: Path, tmp_path: Path) -> tuple[RunConfig, Path]:
+    """The config of that training and a copy of its checkpoints."""
+    return small(*STOPPED), Path(shutil.copytree(stopped, tmp_path / "checkpoint"))
 
 
 @pytest.mark.parametrize("case", CASES)

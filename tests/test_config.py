@@ -185,8 +185,8 @@ MISTAKES = [
     ("~seed", "seed: missing", "every value must be given"),
     ("~optimizer", "optimizer: missing", "every value must be given"),
     ("optimizer=null", "Config group override must be a string or a list", "NoneType"),
-    ("model.filters=[32,64", "no viable alternative at input", "[32,64"),
-    ("training", "Error parsing override 'training'", "missing EQUAL"),
+    ("model.filters=[32,64", "model.filters=[32,64", "is not"),
+    ("training", "training", "is not"),
 ]  # fmt: skip
 
 

@@ -169,7 +169,7 @@ def explain_composition(error: Exception) -> InputError:
     """One line from an error of Hydra or OmegaConf: what was given and the nearest thing that exists."""
     cause = error.__cause__ or error
     if unreadable := getattr(error, "override", None):
-        return InputError(f"{unreadable}: is not key=value as Hydra writes it; quote what holds , ( ) [ ] { } or spaces")
+        return InputError(f"{unreadable}: is not `key=value` in Hydra's grammar; quote values with commas or brackets")
     missing = getattr(error, "missing_cfg_file", None)
     if missing and getattr(error, "options", None):
         group, _, option = missing.rpartition("/")

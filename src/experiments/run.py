@@ -40,7 +40,20 @@ def _resume(names: list[str]) -> int:
         raise InputError(f"{names[0]}: has finished already, in {found[0].directory}")
     from experiments.runner import run_experiment
 
-    return _tell(run_experiment(load_config(found[0].directory / records.CONFIG), found[0].directory))
+    record = run_experiment(load_config(found[0].directory / records.CONFIG), found[0].directory)
+    return _conclude(record) if record.reproduces and record.state == "finished" else _tell(record)
+
+
+def _conclude(record: Record) -> int:
+    """Tells the verdict on a repeat that was interrupted and has now finished."""
+    from experiments import reproduction
+    from experiments.results import records
+    from experiments.results.verdict import tell
+
+    with reproduction.original(record.reproduces or "", records.home()) as run:
+        verdict = reproduction.conclude(run, record, records.home())
+    print(*tell(verdict), record.directory, sep="\n")
+    return verdict.exit_code
 
 
 def _run() -> int:
@@ -52,6 +65,7 @@ def _run() -> int:
     from experiments.conf import CONF, configure_hydra, refuse_number_traps
 
     refuse_number_traps(CONF)
+    _prepare_saved_config(sys.argv)
     configure_hydra()
     outcome = _Outcome()
     try:
@@ -63,6 +77,46 @@ def _run() -> int:
     if outcome.error:
         raise outcome.error
     return outcome.code
+
+
+def _prepare_saved_config(arguments: list[str]) -> None:
+    """Makes `--config-path RUN` relative to the current folder, and checks a saved config before Hydra sees it.
+
+    Hydra would import and call whatever the file's `hydra.callbacks` name, before anything of ours is asked.
+
+    Raises:
+        InputError: no such file, or it is no config of a run; also for Hydra's way to read a run back from a pickle.
+    """
+    from experiments.errors import InputError
+
+    if any(argument.startswith("--experimental-rerun") for argument in arguments):
+        raise InputError("--experimental-rerun: would open a pickle; python -m experiments.reproduce RUN repeats a run")
+    place = _option(arguments, "--config-path", "-cp")
+    if place is None:
+        return
+    from experiments.config import load_config, read_yaml
+    from experiments.results import records
+
+    folder = Path(arguments[place]).resolve()
+    name = _option(arguments, "--config-name", "-cn")
+    file = folder / f"{'config' if name is None else arguments[name].removesuffix('.yaml')}.yaml"
+    values = read_yaml(file)
+    is_own_tree = isinstance(values, dict) and "defaults" in values and not (folder / records.RECORD).exists()
+    if not is_own_tree:
+        load_config(file)
+    arguments[place] = str(folder)
+
+
+def _option(arguments: list[str], long: str, short: str) -> int | None:
+    """The index of an option's value, after `--option=value` was split in two."""
+    for index, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name != short and not (name.startswith("--config-") and name != "--config-" and long.startswith(name)):
+            continue  # argparse takes a beginning for the whole
+        if equals:
+            arguments[index : index + 1] = [name, value]
+        return index + 1 if index + 1 < len(arguments) else None
+    return None
 
 
 class _Outcome:

@@ -222,6 +222,13 @@ class Record(BaseModel):
             return values if isinstance(values, dict) else {}
         return {}
 
+    @property
+    def verdict(self) -> str | None:
+        """What a repeat says of its original, in a word; None where this is no repeat, or not yet a whole one."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            return str(json.loads((self.directory / VERDICT).read_bytes())["verdict"])
+        return None
+
     def create(self, directory: Path, files: Mapping[str, str] | None = None) -> None:
         """Makes `directory`, which nobody else may have, and writes `files` (name → text) and then the record into it.
 

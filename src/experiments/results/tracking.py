@@ -14,17 +14,18 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig, flatten
-from experiments.errors import ExperimentsError
+from experiments.errors import ExperimentsError, InputError
 from experiments.ingredients.execution import MLflowTracking
 from experiments.results import records
 from experiments.results.records import EpochRow, Record
+from experiments.results.saved_model import open_model
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,9 @@ PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
 SERVING_PACKAGES = ("tensorflow", "keras", "numpy")
 FILES = (
     records.CONFIG, records.RECORD, records.HISTORY, records.ENVIRONMENT,
-    records.CODE_DIFF, records.PREDICTIONS, records.LOG,
+    records.CODE_DIFF, records.PREDICTIONS, records.LOG, records.VERDICT,
 )  # fmt: skip
+NEEDED = (records.RECORD, records.CONFIG, records.HISTORY)  # to repeat a run; the others of `FILES` where they are
 
 
 class TrackingError(ExperimentsError):
@@ -177,26 +179,40 @@ class _Run:
         wanted = isinstance(tracking, MLflowTracking) and tracking.log_model and path.exists()
         if not wanted or (run.outputs and run.outputs.model_outputs):
             return
-        import keras
         import numpy as np
         from mlflow.models import Model
 
-        model = keras.saving.load_model(path, compile=False)
+        model = open_model(path)
         example = np.zeros((1, *model.input_shape[1:]), np.uint8)
         # Made here, because MLflow would put it into the experiment that is active, which is not the run's.
         logged = self.client.create_logged_model(
             run.info.experiment_id, name="model", source_run_id=self.run_id, params=dict(run.data.params)
         )
-        Model.log(
-            artifact_path=None,
-            model_id=logged.model_id,
-            flavor=_KerasFlavor,
-            run_id=self.run_id,
-            model=model,
-            signature=_signature(model),
-            input_example=example,
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING_PACKAGES],
-        )
+        with _silent_keras():
+            Model.log(
+                artifact_path=None,
+                model_id=logged.model_id,
+                flavor=_KerasFlavor,
+                run_id=self.run_id,
+                model=model,
+                signature=_signature(model),
+                input_example=example,
+                pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING_PACKAGES],
+            )
+
+
+@contextlib.contextmanager
+def _silent_keras() -> Iterator[None]:
+    """MLflow tries the input example, and Keras would draw a bar for it."""
+    import keras
+
+    shown = keras.config.is_interactive_logging_enabled()
+    keras.config.disable_interactive_logging()
+    try:
+        yield
+    finally:
+        if shown:
+            keras.config.enable_interactive_logging()
 
 
 class _KerasFlavor:
@@ -313,13 +329,65 @@ def _tags(record: Record) -> dict[str, str]:
         "mlflow.parentRunId": record.mlflow.parent_run_id,
         "job": None if record.job is None else str(record.job),
         "overfitting": record.overfitting.verdict if record.overfitting else None,
+        "reproduces": record.reproduces,
+        "verdict": record.verdict,
         "error": f"{record.error.type}: {record.error.message}"[:LONGEST_PARAMETER] if record.error else None,
     }
     return {key: value for key, value in tags.items() if value is not None}
 
 
+def publish_verdict(verdict: str, original: Record, repeat: Record, home: Path) -> None:
+    """Tags both MLflow runs, where there are any, and adds `verdict.json` to the repeat's."""
+    tags = [
+        (original, {"verdict": verdict, "reproduced_by": repeat.name}),
+        (repeat, {"verdict": verdict, "reproduces": original.name}),
+    ]
+    for record, values in tags:
+        if record.mlflow.run_id is None:
+            continue
+        try:
+            client = _client(home)
+            for key, value in values.items():
+                client.set_tag(record.mlflow.run_id, key, value)
+            if record is repeat:
+                client.log_artifact(record.mlflow.run_id, str(record.directory / records.VERDICT))
+        except Exception as error:
+            log.warning("%s: its MLflow run does not tell the verdict (%s)", record.name, _first_line(error))
+
+
+def download(text: str, home: Path, directory: Path) -> Record | None:
+    """The run whose MLflow id begins with `text`, its files brought into `directory`; None where there is none.
+
+    Raises:
+        InputError: several runs match.
+        TrackingError: the store or the run's files cannot be read.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / "mlflow.db").exists():
+        return None
+    try:
+        client = _client(home)
+        everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = [run.info.run_id for run in client.search_runs(everywhere, f"attributes.run_id LIKE '{text}%'")]
+        if not found:
+            return None
+        if len(found) > 1:
+            raise InputError(f"{text}: begins the id of {len(found)} MLflow runs; give more of it")
+        there = {file.path for file in client.list_artifacts(found[0])}
+        if missing := [name for name in NEEDED if name not in there]:
+            raise InputError(f"{text}: MLflow run {found[0]} holds no {missing[0]}; it is no run of this framework")
+        for name in sorted(there.intersection(FILES)):
+            client.download_artifacts(found[0], name, str(directory))
+    except InputError:
+        raise
+    except Exception as error:
+        raise TrackingError(f"{text}: cannot be read from MLflow ({_first_line(error)})") from error
+    record = records.load(directory)
+    record.mlflow.run_id = found[0]
+    return record
+
+
 def open_sweep(directory: Path, config: RunConfig, home: Path, run_id: str | None) -> str | None:
-    """Creates the store where it is missing and the parent run of a sweep, or opens it again; None where it cannot be had.
+    """Creates the store where it is missing and the parent run of a sweep, or opens it again; None where there is none.
 
     To be called once, before the workers write.
     """

@@ -87,6 +87,8 @@ def judge(original: Record, repeat: Record, *, tolerance: float | None = None) -
     found = list(_in_epochs(*rows, whole=complete))
     if complete:
         found += _at_the_end(original, repeat)
+    elif repeat.state in ("finished", "diverged"):
+        found.append(Difference(None, "state", original.state, repeat.state))
     numbers = [difference for difference in found if isinstance(difference.then, int | float)]
     largest = max(numbers, key=lambda difference: difference.size, default=None)
     within = tolerance is not None and complete and (largest.size if largest else 0.0) <= tolerance
@@ -160,7 +162,7 @@ def _show(value: float | str | None) -> str:
 
 def tell(verdict: Verdict) -> list[str]:
     """The verdict in lines for the screen; the first begins with its word."""
-    return [_headline(verdict), *_extent(verdict), *tell_causes(verdict.causes, made_a_difference=bool(verdict.first))]
+    return [_headline(verdict), *_extent(verdict), *tell_causes(verdict.causes, without_effect=not verdict.first)]
 
 
 def _headline(verdict: Verdict) -> str:
@@ -186,14 +188,14 @@ def _extent(verdict: Verdict) -> Iterator[str]:
         yield f"predictions changed: {verdict.changed_predictions:,} of {verdict.test_images:,} test images"
 
 
-def tell_causes(causes: Sequence[Cause], *, made_a_difference: bool) -> Iterator[str]:
-    """What differs, in lines; "nothing known differs" is said too."""
+def tell_causes(causes: Sequence[Cause], *, without_effect: bool = False) -> Iterator[str]:
+    """What differs, in lines; that nothing known does is said too."""
     likely = [cause for cause in causes if cause.likely]
     others = [cause for cause in causes if not cause.likely]
-    if not causes and made_a_difference:
+    if not causes and not without_effect:
         yield "nothing known differs: config, data, code, packages, CPU, threads and variables are the same"
     if likely:
-        yield "likely causes, the likeliest first:" if made_a_difference else "differs, without effect:"
+        yield "differs, without effect:" if without_effect else "likely causes, the likeliest first:"
         yield from (f"  {number}. {cause.text}" for number, cause in enumerate(likely, 1))
     if others:
         yield "differs too, and should not matter: " + "; ".join(cause.text for cause in others)

@@ -69,7 +69,7 @@ def _look_at(job: Job, place: Place, archive: Archive | None) -> Status:
         before, record, message = "done", found, ""
     # A diverged job is a result: the same seed would diverge at the same epoch again.
     state = before if before in ("done", "diverged") else "waiting"
-    return Status(job, state, before, record=record, message=message)
+    return Status(job, state, before, record=record if state == "done" else None, message=message)
 
 
 def _own(job: Job, place: Place) -> tuple[Before, Record | None, str]:

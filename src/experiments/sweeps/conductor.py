@@ -207,6 +207,7 @@ def _tell(sweep: _Sweep, answer: Sequence[str], *, asked: bool) -> int:
     if failed or missing:
         states = count_states(status.state for status in statuses if status.state != "done")
         log.warning("%s; the same command again does what is missing", states)
-    log.info("next: python -m experiments.compare %s", place.name)
+    if counts["done"]:
+        log.info("next: python -m experiments.compare %s", place.name)
     print(place.path)  # noqa: T201 - scripts read the last line
     return 130 if asked and missing else 1 if failed or missing else 0

@@ -131,6 +131,7 @@ class Crew:
         if ended is None and not worker.ended:
             if limit is None or time.monotonic() - worker.started < limit * 60:
                 return
+            worker.explain()
             ended = Ended("killed", f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}")
         ending = worker.leave(0 if ended and ended.state == "killed" else workers.LEAVE_SECONDS)
         if ended is None:

@@ -6,6 +6,7 @@ on; it holds the lock of its run key, so that no key is trained twice at a time;
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -28,6 +29,7 @@ from experiments.training.interruption import exit_now
 
 log = logging.getLogger("experiments")
 STOP = "stop"  # what the planner says
+EXPLAIN = signal.SIGUSR1  # what it sends to a worker that does not answer
 
 
 class EpochDone(NamedTuple):
@@ -117,6 +119,8 @@ def _write_to(path: Path) -> None:
         os.dup2(descriptor, standard)
     os.close(descriptor)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+    faulthandler.enable()  # where it was when the system ended it
+    faulthandler.register(EXPLAIN)
 
 
 def carry_out(planner: Planner, run: Run) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import InputError
-from experiments.sweeps.tasks import STOP, begin
+from experiments.sweeps.tasks import EXPLAIN, STOP, begin
 from experiments.training import runtime
 
 METHODS = ("forkserver", "spawn")
+EXPLAIN_SECONDS = 0.5
 LEAVE_SECONDS = 5.0  # between a worker's last word and its end
 
 
@@ -52,6 +53,12 @@ class Worker:
         """Asks it to stop: at the end of its epoch, and when asked again, now."""
         with suppress(OSError):  # it has ended just now
             self.connection.send(STOP)
+
+    def explain(self) -> None:
+        """Has it print where it is, in every thread: for the log of a job that hangs."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid or 0, EXPLAIN)
+        connection.wait([self.connection], EXPLAIN_SECONDS)
 
     def leave(self, patience_seconds: float = LEAVE_SECONDS) -> str:
         """Waits until it is gone, ends it if need be, and says how it ended: `SIGKILL`, `exit code 1`."""

@@ -1,0 +1,84 @@
+"""`python -m experiments.reproduce RUN`: repeat a run from its saved config, and check it bit by bit."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+from typing import TYPE_CHECKING
+
+from experiments.entrance import exit_with
+
+if TYPE_CHECKING:
+    from experiments.config import RunConfig
+    from experiments.results.records import Record
+
+ENDED_EARLY = {"interrupted": 130, "failed": 1}
+
+
+def main() -> None:
+    """The entrance; exit codes: 0 the same, 1 different, 2 bad input, 130 stopped."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    exit_with(lambda: reproduce(_arguments()))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m experiments.reproduce", description=__doc__)
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run directory, a name, sweep/number, or the beginning of an MLflow run id")
+    add("--check", action="store_true", help="only compare then and now, without training")
+    add("--stop-at-difference", action="store_true", help="end the repeat with the first epoch that differs")
+    add("--tolerance", type=_tolerance, metavar="X", help="the largest difference of a metric that still passes")
+    add("--threads", type=_threads, metavar="N", help="another number of threads than the run had")
+    return parser.parse_args()
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a number from 0 on, received {text}")
+    return value
+
+
+def _threads(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
+    return value
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Repeats a run, or only compares then and now, and tells; returns the exit code."""
+    from experiments import reproduction
+    from experiments.results import records
+    from experiments.results.verdict import tell
+
+    home = records.home()
+    with reproduction.original(arguments.run, home) as run:
+        config = reproduction.config_of(run, threads=arguments.threads)
+        if arguments.check:
+            return _check(run, config)
+        again = reproduction.repeat(run, config, stop_at_difference=arguments.stop_at_difference)
+        stopped_here = arguments.stop_at_difference and reproduction.differs(run, again)
+        if again.state in ENDED_EARLY and not stopped_here:
+            print(f"no verdict: {again.state} after epoch {again.epochs_run}")
+            print(again.directory)
+            return ENDED_EARLY[again.state]
+        verdict = reproduction.conclude(run, again, home, tolerance=arguments.tolerance)
+    print(*tell(verdict), again.directory, sep="\n")
+    return verdict.exit_code
+
+
+def _check(run: Record, config: RunConfig) -> int:
+    from experiments import reproduction
+    from experiments.results.verdict import tell_causes
+
+    causes = reproduction.expect(run, config)
+    likely = any(cause.likely for cause in causes)
+    print(f"{run.name}: a repeat {'may differ' if likely else 'should be identical'}")
+    print(*tell_causes(causes), sep="\n")
+    return 1 if likely else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""A run repeated from what it left behind, and the verdict on the repeat."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from experiments.conf import CONF
+from experiments.config import RunConfig, load_config, read_yaml, validate
+from experiments.errors import InputError, StoppedError
+from experiments.recording import Origin, gather_facts
+from experiments.results import records, tracking
+from experiments.results.causes import Cause, find_causes
+from experiments.results.records import EpochRow, Record
+from experiments.results.verdict import Difference, Verdict, as_json, compare_rows, judge
+from experiments.training import runtime
+
+log = logging.getLogger(__name__)
+MLFLOW_ID = re.compile(r"[0-9a-f]{4,32}")
+REPEATABLE = ("finished", "diverged")  # both are what the same config would lead to again
+
+
+@contextmanager
+def original(name: str, home: Path) -> Iterator[Record]:
+    """The run that `name` means; one that only MLflow has lies in a temporary folder for the length of the block.
+
+    Raises:
+        InputError: there is none, there are several, or it has not ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="experiments-") as folder:
+        try:
+            found = records.find(name, home)
+        except InputError:
+            downloaded = tracking.download(name, home, Path(folder)) if MLFLOW_ID.fullmatch(name) else None
+            if downloaded is None:
+                raise
+            found = [downloaded]
+        if len(found) != 1:
+            raise InputError(f"{name}: is a sweep of {len(found)} runs; name one of them, as in {name}/0")
+        if found[0].state not in REPEATABLE:
+            raise InputError(
+                f"{name}: is {found[0].state}, so there is no result to repeat; "
+                f"python -m experiments.run resume={name} goes on with it"
+            )
+        yield found[0]
+
+
+def config_of(record: Record, *, threads: int | None = None) -> RunConfig:
+    """The saved config of a run, with another number of threads where that is wanted.
+
+    Raises:
+        InputError: it does not fit today's options; each key that has changed is named.
+    """
+    path = record.directory / records.CONFIG
+    try:
+        config = load_config(path)
+    except InputError as error:
+        raise _explain(record, [mistake.removeprefix(f"{path}: ") for mistake in error.mistakes]) from None
+    if threads is None:
+        return config
+    values = config.model_dump()
+    return validate(values | {"training": values["training"] | {"threads": threads}})
+
+
+def _explain(record: Record, mistakes: Sequence[str]) -> InputError:
+    """What has changed in the options since a run was made, and which code made it."""
+    lines = [f"  {mistake}{_today(record, mistake)}" for mistake in mistakes]
+    commit = record.environment.get("code", {}).get("commit", "not available")
+    return InputError(
+        f"{record.name}: its config.yaml does not fit the options of today's code:",
+        *lines,
+        f"it was made by commit {commit}: check that out, or bring the config.yaml of a copy of the run up to date",
+    )
+
+
+def _today(record: Record, mistake: str) -> str:
+    """What `conf/` holds for a key that the run's config lacks."""
+    key, _, rule = mistake.partition(": ")
+    group, *path = key.split(".")
+    try:
+        chosen = read_yaml(record.directory / records.CONFIG)[group].get("name", "default")
+        file = CONF / group / f"{chosen}.yaml"
+        values: Any = read_yaml(file) if rule.startswith("missing") and file.parent.parent == CONF else None
+        for part in path:
+            values = values[part]
+    except (InputError, KeyError, TypeError, AttributeError):
+        return ""
+    return f" (conf/{group}/{chosen}.yaml: {path[-1]}: {values})"
+
+
+def expect(run: Record, config: RunConfig) -> list[Cause]:
+    """What differs between then and now, found without starting TensorFlow.
+
+    Raises:
+        InputError: the data cannot be had.
+    """
+    variables = os.environ | runtime.variables(config.training)
+    facts = gather_facts(config, config.dataset.load().digest, variables)
+    return find_causes(run.environment, facts)
+
+
+def repeat(run: Record, config: RunConfig, *, stop_at_difference: bool = False) -> Record:
+    """Runs the config again in a new directory, and says after every epoch whether it is the same."""
+    from experiments.runner import run_experiment
+
+    follower = _Follower(run.rows, stop_at_difference=stop_at_difference)
+    return run_experiment(config, origin=Origin(reproduces=run.name), on_epoch=follower)
+
+
+class _Follower:
+    """Holds every epoch of a repeat against the original's."""
+
+    def __init__(self, rows: Sequence[EpochRow], *, stop_at_difference: bool) -> None:
+        self._rows, self._stop = rows, stop_at_difference
+        self._same = True
+
+    def __call__(self, row: EpochRow) -> None:
+        then = self._rows[row.epoch - 1] if row.epoch <= len(self._rows) else None
+        surplus = Difference(row.epoch, "epochs", len(self._rows), row.epoch)
+        difference = next(compare_rows(then, row), None) if then else surplus
+        if difference is None:
+            log.info("  identical" if self._same else "  identical again")
+            return
+        log.info("  different: %s", difference)
+        self._same = False
+        if self._stop:
+            raise StoppedError(f"stopped at the first difference, in epoch {row.epoch}")
+
+
+def differs(run: Record, again: Record) -> bool:
+    """Whether a repeat is known not to be the same, perhaps before its end."""
+    return judge(run, again).first is not None
+
+
+def conclude(run: Record, again: Record, home: Path, *, tolerance: float | None = None) -> Verdict:
+    """The verdict on a repeat that has ended, in its directory and in MLflow."""
+    verdict = judge(run, again, tolerance=tolerance)
+    values: Mapping[str, Any] = as_json(verdict)
+    records.write_json(again.directory / records.VERDICT, values)
+    tracking.publish_verdict(verdict.verdict, run, again, home)
+    return verdict
