@@ -1,4 +1,4 @@
-"""What the code may import and how it may look, read from the source: imports run one way, big libraries have one door."""
+"""What the code may import and how it may look: imports run one way, a big library has one door, all is short."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ def imports(path: Path, *, at_import: bool = False) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            continue
-        elif at_import and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        elif (at_import and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)) or (
+            at_import and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        ):
             continue
         nodes.extend(ast.iter_child_nodes(node))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import train
 
+from conftest import train
 from experiments.config import RunConfig
 from experiments.ingredients.datasets import ImageData
 
@@ -38,7 +38,8 @@ CASES = {
     ),
     "noise layers of a free list": (
         "model=layers",
-        "model.layers=[{layer: Flatten},{layer: GaussianNoise, stddev: 0.1},{layer: Dropout, rate: 0.2},{layer: Dense, units: 8}]",
+        "model.layers=[{layer: Flatten},{layer: GaussianNoise, stddev: 0.1},{layer: Dropout, rate: 0.2},"
+        "{layer: Dense, units: 8}]",
         "optimizer=lion",
     ),
 }  # fmt: skip

@@ -128,7 +128,8 @@ def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_cpu_is_told_by_model_and_instruction_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    text = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu sse4_2 avx avx2 fma\n\nprocessor\t: 1\nflags\t: x\n"
+    first = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu sse4_2 avx avx2 fma\n"
+    text = f"{first}\nprocessor\t: 1\nflags\t: x\n"
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
     assert environment.cpu() == {"model": "Some CPU @ 2 GHz", "isa": ["sse4_2", "avx", "avx2", "fma"]}
 

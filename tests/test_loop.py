@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Trained, train
 
+from conftest import Trained, train
 from experiments.config import RunConfig
 from experiments.errors import DivergedError, InputError, StoppedError
 from experiments.ingredients.datasets import ImageData
@@ -32,7 +32,7 @@ def digests(trained: Trained) -> list[str]:
 def test_same_config_gives_the_same_bits_in_every_epoch(
     regularised: Trained, small: Small, small_data: ImageData
 ) -> None:
-    np.random.seed(99)  # noqa: NPY002 - whatever the process drew before
+    np.random.seed(99)
     again = train(small("model=mlp", "model.units=[16]", "regularization=full", "training.epochs=3"), small_data)
     assert digests(again) == digests(regularised)
     assert [row.validation_loss for row in again.rows] == [row.validation_loss for row in regularised.rows]
@@ -133,7 +133,9 @@ def test_saved_model_takes_raw_pixels(regularised: Trained, small_data: ImageDat
 
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "reduce_on_plateau"])
-def test_learning_rate_is_the_mean_over_the_steps_of_the_epoch(schedule: str, small: Small, small_data: ImageData) -> None:
+def test_learning_rate_is_the_mean_over_the_steps_of_the_epoch(
+    schedule: str, small: Small, small_data: ImageData
+) -> None:
     changes = ["schedule.patience_epochs=1", "schedule.min_delta=10"] if schedule == "reduce_on_plateau" else []
     config = small(
         "model=linear", f"schedule={schedule}", "schedule.warmup_fraction=0.2", "training.epochs=4", *changes
@@ -142,7 +144,9 @@ def test_learning_rate_is_the_mean_over_the_steps_of_the_epoch(schedule: str, sm
     losses = [row.validation_cross_entropy for row in rows]
     factors = config.schedule.factors(16)
     expected = [
-        config.optimizer.learning_rate * factors[4 * epoch : 4 * epoch + 4].mean() * config.schedule.scale(losses[:epoch])
+        config.optimizer.learning_rate
+        * factors[4 * epoch : 4 * epoch + 4].mean()
+        * config.schedule.scale(losses[:epoch])
         for epoch in range(4)
     ]
     assert [row.learning_rate for row in rows] == pytest.approx(expected, rel=1e-6)

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import epoch_row, write_record
 
+from conftest import epoch_row, write_record
 from experiments.errors import InputError
 from experiments.results import records
 from experiments.results.evaluation import Overfitting
@@ -178,7 +178,9 @@ def test_running_record_of_a_gone_process_is_interrupted(tmp_path: Path) -> None
 
 
 def test_running_record_of_a_killed_process_that_nobody_waited_for_is_interrupted(tmp_path: Path) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=subprocess.PIPE)
+    child = subprocess.Popen(
+        [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"], stdout=subprocess.PIPE
+    )
     assert child.stdout
     child.stdout.readline()
     import psutil
@@ -199,7 +201,9 @@ def test_running_record_of_another_host_is_believed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("state", ["finished", "failed", "diverged", "interrupted"])
 def test_ended_record_keeps_its_state(state: str, tmp_path: Path) -> None:
-    write_record(tmp_path / "run", state=state, process=Process(host=Process.current().host, pid=2**22 + 1, started=0.0))
+    write_record(
+        tmp_path / "run", state=state, process=Process(host=Process.current().host, pid=2**22 + 1, started=0.0)
+    )
     assert records.load(tmp_path / "run").state == state
 
 
@@ -217,7 +221,9 @@ def test_damaged_record_is_refused_by_name(text: str, tmp_path: Path) -> None:
 
 
 def test_directory_without_a_record_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot be read \(No such file or directory\); a run directory holds a record"):
+    with pytest.raises(
+        InputError, match=r"cannot be read \(No such file or directory\); a run directory holds a record"
+    ):
         records.load(tmp_path)
 
 
@@ -231,7 +237,9 @@ def several(tmp_path: Path) -> Path:
         write_record(tmp_path / "outputs" / name, mlflow=MLflowState(run_id=run_id))
     for job in range(11):
         directory = tmp_path / "multirun" / "rates" / str(job)
-        write_record(directory, name=f"rates/{job}", sweep="rates", job=job, mlflow=MLflowState(run_id=f"c{job:x}" * 16))
+        write_record(
+            directory, name=f"rates/{job}", sweep="rates", job=job, mlflow=MLflowState(run_id=f"c{job:x}" * 16)
+        )
     return tmp_path
 
 
@@ -301,7 +309,7 @@ def test_newest_sweep_is_the_one_that_began_last(several: Path) -> None:
 
 
 def test_no_sweep_at_all_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no sweep; `python -m experiments.run -m"):
+    with pytest.raises(InputError, match=r"holds no sweep; `python -m experiments\.run -m"):
         records.newest_sweep(tmp_path)
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL, Ended, environment, started
 
+from conftest import SMALL, Ended, environment, started
 from experiments.config import compose, config_key, load_config, run_key
 from experiments.errors import InputError
 from experiments.results import records
@@ -89,7 +89,9 @@ def kill_and_resume(home: Path) -> Ended:
 
 def interrupt_twice(home: Path) -> Ended:
     """In an epoch that would last for minutes."""
-    with started(home, "dataset=digits", "training.threads=1", "model.filters=[512,512]", "model.kernel_size=5") as command:
+    with started(
+        home, "dataset=digits", "training.threads=1", "model.filters=[512,512]", "model.kernel_size=5"
+    ) as command:
         command.wait_for("20")
         wait_until(lambda: only_record(home).mlflow.run_id)  # the mirror's thread is still making the store
         command.process.send_signal(signal.SIGINT)
@@ -307,7 +309,9 @@ def ask(request: urllib.request.Request, server: subprocess.Popen[bytes]) -> Any
 
 
 @after(run_without_store)
-def test_same_command_gives_the_same_bits_even_without_a_store(ending: Ended, endings: dict[str, Future[Ended]]) -> None:
+def test_same_command_gives_the_same_bits_even_without_a_store(
+    ending: Ended, endings: dict[str, Future[Ended]]
+) -> None:
     first, second = endings["run_whole"].result().record, ending.record
     assert first.directory != second.directory
     assert first.weights_digest == second.weights_digest

@@ -7,15 +7,14 @@ import math
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import epoch_row, write_record
 
+from conftest import epoch_row, write_record
 from experiments.config import RunConfig, compose
 from experiments.results import records, tracking
 from experiments.results.evaluation import Overfitting
@@ -180,9 +179,7 @@ def test_data_set_has_its_whole_digest(record: Record, config: RunConfig, store:
     ("state", "status"),
     [("finished", "FINISHED"), ("failed", "FAILED"), ("diverged", "FAILED"), ("interrupted", "KILLED")],
 )
-def test_run_ends_as_the_record_does(
-    state: str, status: str, record: Record, config: RunConfig, store: Path
-) -> None:
+def test_run_ends_as_the_record_does(state: str, status: str, record: Record, config: RunConfig, store: Path) -> None:
     failure = Failure(type="ValueError", message="no") if state in ("failed", "diverged") else None
     run = mirrored(record, config, store, state, error=failure)
     assert run.info.status == status
@@ -244,9 +241,7 @@ def test_resumed_run_goes_on_in_its_mlflow_run(record: Record, config: RunConfig
 
 
 @pytest.mark.parametrize("gone", ["deleted", "never there"])
-def test_run_that_the_store_lost_is_mirrored_anew(
-    gone: str, record: Record, config: RunConfig, store: Path
-) -> None:
+def test_run_that_the_store_lost_is_mirrored_anew(gone: str, record: Record, config: RunConfig, store: Path) -> None:
     mirrored(record, config, store)
     lost = record.mlflow.run_id
     if gone == "deleted":
@@ -259,10 +254,9 @@ def test_run_that_the_store_lost_is_mirrored_anew(
 
 
 @pytest.fixture
-def down(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def down(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    yield
 
 
 @pytest.mark.usefixtures("down")

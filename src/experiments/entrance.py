@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
@@ -13,8 +14,9 @@ class _Screen(logging.Handler):
     """Writes to what is standard output at the time: a progress bar puts itself there and lets lines pass above it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        sys.stdout.write(f"{self.format(record)}\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, ValueError):  # a screen that is gone, as after `| head`, ends no training
+            sys.stdout.write(f"{self.format(record)}\n")
+            sys.stdout.flush()
 
 
 def show_messages() -> None:

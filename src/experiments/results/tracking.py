@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +30,7 @@ from experiments.results.saved_model import open_model
 
 log = logging.getLogger(__name__)
 
+STORE = "mlflow.db"
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
 LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is in the tags
@@ -47,14 +49,11 @@ class TrackingError(ExperimentsError):
 
 def store_uri(home: Path) -> str:
     """`$MLFLOW_TRACKING_URI`, or the SQLite store in `home`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / STORE}"
 
 
 def prepare_store(home: Path, experiment: str) -> str:
-    """Creates the store and the experiment where they are missing and returns the experiment's id.
-
-    To be called by one process before several write: two that create the same SQLite store at once fail.
-    """
+    """Creates the store and the experiment where they are missing and returns the experiment's id."""
     client = _client(home)
     found = client.get_experiment_by_name(experiment)
     if found is not None:
@@ -70,6 +69,30 @@ def prepare_store(home: Path, experiment: str) -> str:
         return str(found.experiment_id)
 
 
+def _make_store(home: Path) -> None:
+    """Makes the SQLite store where there is none, in one step.
+
+    Two processes that fill the same new file, or one that is killed over it, would spoil it for ever.
+    """
+    import mlflow
+
+    store = home / STORE
+    if store.exists():
+        return
+    making = home / f".{STORE}.{secrets.token_hex(4)}"
+    try:
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{making}").search_experiments(max_results=1)
+        try:
+            os.link(making, store)
+        except FileExistsError:
+            pass  # somebody else was quicker
+        except OSError:  # a file system without links
+            if not store.exists():
+                making.rename(store)
+    finally:
+        making.unlink(missing_ok=True)
+
+
 def _client(home: Path) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -81,7 +104,8 @@ def _client(home: Path) -> Any:
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = store_uri(home)
     if uri.startswith("sqlite:///") and not os.environ.get("MLFLOW_TRACKING_URI"):
-        with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as database:
+        _make_store(home)
+        with contextlib.closing(sqlite3.connect(home / STORE)) as database:
             database.execute("PRAGMA journal_mode=WAL")  # readers and one writer do not wait for each other
     given = os.environ.get("MLFLOW_TRACKING_URI")
     mlflow.set_tracking_uri(uri)  # for `Model.log`, which makes a client of its own

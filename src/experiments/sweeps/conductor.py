@@ -51,6 +51,10 @@ class _Sweep:
     def todo(self) -> list[Status]:
         return [status for status in self.statuses if status.state == "waiting"]
 
+    @property
+    def is_tracked(self) -> bool:
+        return isinstance(self.plan.jobs[0].config.tracking, MLflowTracking)
+
 
 def conduct(overrides: Sequence[Sequence[str]], compose: Compose, hydra: Mapping[str, Any]) -> int:
     """Plans and carries out a sweep; returns the exit code.
@@ -99,7 +103,7 @@ def _carry_out(sweep: _Sweep, hydra: Mapping[str, Any]) -> int:
     plan, place, todo = sweep.plan, sweep.place, sweep.todo
     log.info("%s: %s", place.name, tables.describe(plan, sweep.statuses))
     if not todo and _is_closed(place):
-        return _tell(sweep, [], asked=False)
+        return _tell(sweep, [f"report: {path}" for path in place.path.glob("report.html")], asked=False)
     if todo:
         check_room(sweep.home)
         workers.start_server()
@@ -173,11 +177,24 @@ def _finish(sweep: _Sweep, parent: str | None, *, asked: bool) -> int:
     answer = _compare(sweep)
     counts = Counter(status.state for status in statuses)
     if parent:
+        _catch_up(sweep, parent)
         ending = "FAILED" if counts["failed"] or counts["diverged"] else "KILLED" if counts["waiting"] else "FINISHED"
         numbers = {state: float(counts[state]) for state in ("done", "failed", "diverged", "interrupted")}
         tracking.close_sweep(parent, place.path, sweep.home, numbers, status=ending)
-    _note(place, parent, closed=True)
+    _note(place, parent, closed=parent is not None or not sweep.is_tracked)
     return _tell(sweep, answer, asked=asked)
+
+
+def _catch_up(sweep: _Sweep, parent: str) -> None:
+    """Mirrors runs of this sweep that could not be mirrored in their time; they say so where it fails again."""
+    for status in sweep.statuses:
+        if status.record and status.record.sweep == sweep.place.name and not status.record.mlflow.synced:
+            directory = sweep.place.directory_of(status.job)
+            with suppress(InputError):
+                workers.ask(tasks.mirror, directory, sweep.home, parent)
+                status.record = records.load(directory)
+            if not status.record.mlflow.synced:
+                return
 
 
 def _compare(sweep: _Sweep) -> Sequence[str]:
@@ -202,7 +219,7 @@ def _tell(sweep: _Sweep, answer: Sequence[str], *, asked: bool) -> int:
     for sentence in answer:
         log.info(sentence)
     unmirrored = sum(not status.record.mlflow.synced for status in statuses if status.record)
-    if unmirrored and isinstance(sweep.plan.jobs[0].config.tracking, MLflowTracking):
+    if unmirrored and sweep.is_tracked:
         log.warning("%s not in MLflow yet: python -m experiments.sync %s", count(unmirrored, "run"), place.name)
     if failed or missing:
         states = count_states(status.state for status in statuses if status.state != "done")

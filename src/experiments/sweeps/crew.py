@@ -153,7 +153,7 @@ class Crew:
         elif ended.state in ("killed", "failed"):
             failures.record(status, self.place, self.parent)
         if self.parent and failures.is_unmirrored(status, self.place):
-            self._mirrors.append(Worker(tasks.mirror, self.place.directory_of(status.job), self.home))
+            self._mirrors.append(Worker(tasks.mirror, self.place.directory_of(status.job), self.home, self.parent))
         self._endings.append(status)
         self.progress.changed(status)
         self._give_up_early()

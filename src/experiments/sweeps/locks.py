@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -24,6 +24,9 @@ def held(path: Path) -> Iterator[bool]:
         if file is not None:
             path.unlink(missing_ok=True)
             file.close()
+            with suppress(OSError):  # as it was before, where nothing else is there
+                path.parent.rmdir()
+                path.parent.parent.rmdir()
 
 
 def holder(path: Path) -> str:
@@ -35,9 +38,12 @@ def holder(path: Path) -> str:
 
 
 def _acquire(path: Path) -> TextIO | None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = path.open("a")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a")
+        except FileNotFoundError:  # another process has removed the empty folder just now
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -167,12 +167,14 @@ def try_to_build(planner: Planner, config: RunConfig, shape: tuple[int, int, int
         planner.tell(Built(0, (f"model: {type(error).__name__}: {' '.join(str(error).split())}",)))
 
 
-def mirror(planner: Planner, directory: Path, home: Path) -> None:
-    """Mirrors a run that was killed, and so could not do it itself."""
+def mirror(planner: Planner, directory: Path, home: Path, parent: str) -> None:
+    """Mirrors a run that could not do it itself: it was killed, or the store was not there."""
     from experiments.results import tracking
 
     try:
-        tracking.synchronise(records.load(directory), load_config(directory / records.CONFIG), home)
+        record = records.load(directory)
+        record.mlflow = record.mlflow.model_copy(update={"parent_run_id": record.mlflow.parent_run_id or parent})
+        tracking.synchronise(record, load_config(directory / records.CONFIG), home)
     except ExperimentsError as error:
         planner.tell(Ended("failed", str(error)))
     else:

@@ -1,0 +1,428 @@
+"""Runs that are repeated, and what is said about them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import SMALL, Ended, environment, started, write_record
+from experiments import reproduction
+from experiments.config import RunConfig, compose
+from experiments.errors import InputError, StoppedError
+from experiments.reproduce import reproduce
+from experiments.results import records, tracking
+from experiments.results.records import Record
+
+MODEL = ("model=mlp", "model.units=[8]", "regularization=dropout", "training.epochs=3")
+HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "sklearn", "hydra")
+SOURCES = Path(reproduction.__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are drawn after everything that is asked about here."""
+    from experiments.results import plots
+
+    monkeypatch.setattr(plots, "all_figures", lambda *_, **__: ())
+
+
+def run_here(config: RunConfig, directory: Path | None = None, **options: Any) -> Record:
+    from experiments.runner import run_experiment
+
+    return run_experiment(config, directory, **options)
+
+
+@pytest.fixture(scope="session")
+def finished(tensorflow: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of three epochs; to be copied, not touched."""
+    directory = tmp_path_factory.mktemp("finished") / "original"
+    assert run_here(compose(*SMALL, *MODEL, "tracking=none"), directory).state == "finished"
+    return directory
+
+
+@pytest.fixture
+def original(finished: Path, home: Path) -> Path:
+    """A copy of the finished run in this test's home."""
+    return Path(shutil.copytree(finished, home / "outputs" / "original"))
+
+
+def edit(path: Path, key: str, value: Any) -> None:
+    """Changes one value of a saved config; `...` takes it away."""
+    values = yaml.safe_load(path.read_text())
+    *groups, leaf = key.split(".")
+    node = values
+    for group in groups:
+        node = node[group]
+    if value is ...:
+        del node[leaf]
+    else:
+        node[leaf] = value
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def repeat(run: Path | str, **options: Any) -> int:
+    """What `python -m experiments.reproduce RUN …` does, in this process."""
+    given = {"check": False, "stop_at_difference": False, "tolerance": None, "threads": None}
+    return reproduce(Namespace(run=str(run), **given | options))
+
+
+def verdict_of(out: str) -> dict[str, Any]:
+    """The `verdict.json` in the directory that stands in the last line."""
+    values: dict[str, Any] = json.loads((Path(out.splitlines()[-1]) / records.VERDICT).read_text())
+    return values
+
+
+# Verdicts on real runs.
+
+
+def test_repeat_of_a_finished_run_is_identical(original: Path, home: Path, capsys: Any, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "experiments")
+    assert repeat(original) == 0
+    out = capsys.readouterr().out
+    again = records.load(Path(out.splitlines()[-1]))
+    assert again.directory.parent == home / "outputs"
+    assert again.reproduces == records.load(original).name
+    assert out.splitlines()[-2] == "identical: 3 epochs, all metrics and 360 predictions, bit for bit"
+    assert caplog.messages.count("  identical") == 3
+    values = verdict_of(out)
+    assert (values["verdict"], values["original"], values["repeat"]) == ("identical", again.reproduces, again.name)
+    assert (values["changed_predictions"], values["causes"]) == (0, [])
+    assert again.verdict == "identical"
+
+
+def test_original_is_left_as_it_was(original: Path) -> None:
+    before = {path: path.read_bytes() for path in original.rglob("*") if path.is_file()}
+    repeat(original)
+    assert {path: path.read_bytes() for path in original.rglob("*") if path.is_file()} == before
+
+
+def test_changed_yaml_value_is_the_first_cause(original: Path, capsys: Any, caplog: Any) -> None:
+    caplog.set_level(logging.INFO, "experiments")
+    before = yaml.safe_load((original / records.CONFIG).read_text())["optimizer"]["learning_rate"]
+    edit(original / records.CONFIG, "optimizer.learning_rate", 0.05)
+    assert repeat(original) == 1
+    out = capsys.readouterr().out
+    assert "\ndifferent from epoch 1 on: train/loss " in f"\n{out}"
+    assert (
+        f"  1. config: optimizer.learning_rate {before} then, 0.05 now (config.yaml was changed after the run)\n" in out
+    )
+    assert any(message.startswith("  different: train/loss") for message in caplog.messages)
+    values = verdict_of(out)
+    assert values["first"]["epoch"] == 1
+    assert 0 < values["changed_predictions"] <= 360
+
+
+def test_changed_label_is_the_first_cause(tensorflow: Any, home: Path, capsys: Any) -> None:
+    from experiments.ingredients.datasets import Digits
+
+    data = Digits(name="digits", validation_fraction=0.1, train_limit=None).load()
+    arrays = {"x_train": data.train.images[:200], "y_train": data.train.labels[:200].copy()}
+    arrays |= {"x_test": data.test.images, "y_test": data.test.labels}
+    path = home / "mine.npz"
+    np.savez(path, **arrays)
+    config = compose(*SMALL, *MODEL, "dataset=files", f"dataset.path={path}", "dataset.train_limit=64", "tracking=none")
+    run = run_here(config)
+    arrays["y_train"][0] = (arrays["y_train"][0] + 1) % 10
+    np.savez(path, **arrays)
+    assert repeat(run.directory) == 1
+    out = capsys.readouterr().out
+    assert "  1. data: the images or labels are not the same (SHA-256 " in out
+    assert [cause["kind"] for cause in verdict_of(out)["causes"]] == ["data"]
+
+
+def test_changed_epochs_are_noticed_at_the_end(original: Path, capsys: Any) -> None:
+    edit(original / records.CONFIG, "training.epochs", 4)
+    edit(original / records.CONFIG, "schedule", {"name": "constant", "warmup_fraction": 0.0})
+    assert repeat(original) == 1
+    out = capsys.readouterr().out
+    assert "config: schedule.name cosine then, constant now" in out
+    assert "config: training.epochs 3 then, 4 now" in out
+
+
+def test_stop_at_difference_ends_the_repeat_there(original: Path, capsys: Any) -> None:
+    edit(original / records.CONFIG, "seed", 1)
+    assert repeat(original, stop_at_difference=True) == 1
+    out = capsys.readouterr().out
+    again = records.load(Path(out.splitlines()[-1]))
+    assert (again.state, again.epochs_run) == ("interrupted", 1)
+    assert out.splitlines()[0].startswith("different from epoch 1 on:")
+    assert verdict_of(out)["complete"] is False
+
+
+def test_tolerance_lets_a_small_difference_pass(original: Path, capsys: Any) -> None:
+    edit(original / records.CONFIG, "optimizer.epsilon", 1.1e-7)
+    assert repeat(original) == 1
+    largest = verdict_of(capsys.readouterr().out)["largest"]
+    size = abs(largest["then"] - largest["now"])
+    assert 0 < size < 0.01
+    assert repeat(original, tolerance=size) == 0
+    assert capsys.readouterr().out.startswith("equal within tolerance")
+    assert repeat(original, tolerance=size / 2) == 1
+
+
+def test_diverged_run_diverges_again(tensorflow: Any, capsys: Any) -> None:
+    hopeless = ("optimizer=sgd", "optimizer.learning_rate=1e30", "tracking=none")
+    run = run_here(compose(*SMALL, *MODEL, *hopeless))
+    assert run.state == "diverged"
+    assert repeat(run.directory) == 0
+    assert capsys.readouterr().out.splitlines()[-2].startswith("identical: ")
+
+
+def test_stopped_repeat_has_no_verdict_until_it_has_gone_on(
+    original: Path, home: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments import run as entrance
+
+    def stop(row: Any) -> None:
+        raise StoppedError("stopped after epoch 1 of 3")
+
+    monkeypatch.setattr(reproduction._Follower, "__call__", lambda _, row: stop(row))
+    assert repeat(original) == 130
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == "no verdict: interrupted after epoch 1"
+    assert not (Path(lines[-1]) / records.VERDICT).exists()
+    monkeypatch.setattr(sys, "argv", ["run", f"resume={lines[-1]}"])
+    # The name of a record is what finds the original, so the copy has to have it.
+    original.rename(original.with_name(records.load(original).name))
+    assert entrance._resume([lines[-1]]) == 0
+    assert "identical: 3 epochs, all metrics and 360 predictions, bit for bit" in capsys.readouterr().out
+
+
+# MLflow.
+
+
+def mirrored(home: Path) -> Record:
+    run = run_here(compose(*SMALL, *MODEL, "tracking.log_model=false"))
+    assert run.mlflow.synced
+    return run
+
+
+def test_verdict_is_a_tag_of_both_mlflow_runs(tensorflow: Any, home: Path, capsys: Any) -> None:
+    run = mirrored(home)
+    assert repeat(run.name) == 0
+    again = records.load(Path(capsys.readouterr().out.splitlines()[-1]))
+    client = tracking._client(home)
+    tags = [client.get_run(record.mlflow.run_id).data.tags for record in (run, again)]
+    assert [tag["verdict"] for tag in tags] == ["identical", "identical"]
+    assert tags[0]["reproduced_by"] == again.name
+    assert tags[1]["reproduces"] == run.name
+    assert "verdict.json" in [file.path for file in client.list_artifacts(again.mlflow.run_id)]
+
+
+def test_run_that_only_mlflow_has_can_be_repeated(tensorflow: Any, home: Path, capsys: Any) -> None:
+    run = mirrored(home)
+    shutil.rmtree(home / "outputs")
+    assert repeat((run.mlflow.run_id or "")[:10]) == 0
+    again = records.load(Path(capsys.readouterr().out.splitlines()[-1]))
+    assert again.reproduces == run.name
+    assert verdict_of(f"{again.directory}")["changed_predictions"] == 0
+    assert tracking._client(home).get_run(run.mlflow.run_id).data.tags["verdict"] == "identical"
+    assert sorted(path.name for path in (home / "outputs").iterdir()) == [again.name]
+
+
+def test_mlflow_run_of_something_else_is_refused(home: Path) -> None:
+    experiment = tracking.prepare_store(home, "experiments")
+    run_id = tracking._client(home).create_run(experiment).info.run_id
+    with pytest.raises(InputError, match=f"MLflow run {run_id} holds no record.json; it is no run of this framework"):
+        repeat(run_id)
+
+
+def test_ambiguous_and_unknown_ids_are_refused(home: Path) -> None:
+    experiment = tracking.prepare_store(home, "experiments")
+    ids = [tracking._client(home).create_run(experiment).info.run_id for _ in range(17)]
+    shared = next(letter for letter in "0123456789abcdef" if sum(found[0] == letter for found in ids) > 1)
+    with pytest.raises(InputError, match="no such run"):  # one letter is no id
+        repeat(shared)
+    with pytest.raises(InputError, match="no such run or sweep"):
+        repeat("abcdef0123456789abcdef0123456789")
+    with pytest.raises(InputError, match=r"no such run or sweep"):
+        repeat("%' OR '1'='1")
+
+
+# Then and now, without training.
+
+
+def test_check_of_a_run_made_here_expects_the_same(original: Path, capsys: Any) -> None:
+    assert repeat(original, check=True) == 0
+    name = records.load(original).name
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}: a repeat should be identical",
+        "nothing known differs: config, data, code, packages, CPU, threads and variables are the same",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "cause"),
+    [
+        (("threads",), 9, "threads: 9 then, 1 now"),
+        (("packages", "tensorflow"), "2.0.0", "package: tensorflow 2.0.0 then, "),
+        (("dataset_digest",), "f" * 64, "data: the images or labels are not the same"),
+        (("code", "digest"), "f" * 64, "code: training/loop.py changed"),
+        (("config", "seed"), 5, "config: seed 5 then, 0 now"),
+        (("cpu", "model"), "Another", "CPU: Another then, "),
+        (("variables", "ONEDNN_MAX_CPU_ISA"), "SSE41", "variable: ONEDNN_MAX_CPU_ISA SSE41 then, not there now"),
+    ],
+)
+def test_check_names_what_differs(
+    path: tuple[str, ...], value: Any, cause: str, original: Path, home: Path, capsys: Any
+) -> None:
+    facts = json.loads((original / records.ENVIRONMENT).read_text())
+    node = facts
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    if path[0] == "code":
+        facts["code"]["files"]["training/loop.py"] = "0" * 16
+    records.write_json(original / records.ENVIRONMENT, facts)
+    assert repeat(original, check=True) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("a repeat may differ")
+    assert lines[2].startswith(f"  1. {cause}")
+    assert [path.name for path in (home / "outputs").iterdir()] == ["original"]
+
+
+def test_check_counts_the_threads_that_are_asked_for(original: Path, capsys: Any) -> None:
+    assert repeat(original, check=True, threads=2) == 1
+    assert "  1. threads: 1 then, 2 now" in capsys.readouterr().out
+
+
+def test_check_starts_no_heavy_library(original: Path, home: Path) -> None:
+    code = f"""
+import sys
+sys.argv = ["reproduce", {str(original)!r}, "--check"]
+from experiments import reproduce
+try:
+    reproduce.main()
+finally:
+    print(sorted(sys.modules.keys() & set({HEAVY!r})), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment(home), check=False
+    )
+    assert done.stderr == "[]\n", done.stderr
+
+
+# What cannot be repeated.
+
+
+@pytest.mark.parametrize("state", ["interrupted", "failed"])
+def test_run_without_a_result_is_refused_with_the_next_command(state: str, home: Path) -> None:
+    write_record(home / "outputs" / "unfinished", state=state)
+    with pytest.raises(InputError, match=rf"is {state}, .* python -m experiments.run resume=unfinished goes on"):
+        repeat("unfinished")
+
+
+def test_sweep_is_refused(home: Path) -> None:
+    for number in "01":
+        write_record(home / "multirun" / "some" / number, state="finished", name=f"some/{number}")
+    with pytest.raises(InputError, match=r"some: is a sweep of 2 runs; name one of them, as in some/0"):
+        repeat("some")
+
+
+def test_portable_run_has_one_thread(original: Path) -> None:
+    edit(original / records.CONFIG, "training.determinism", "portable")
+    with pytest.raises(InputError, match="threads must be 1"):
+        repeat(original, threads=2)
+
+
+def test_config_that_no_longer_fits_names_every_key(original: Path, home: Path) -> None:
+    config = original / records.CONFIG
+    edit(config, "optimizer.epsilon", ...)
+    edit(config, "optimizer.amsgrad", False)
+    edit(config, "training.precision", "float8")
+    edit(config, "training.epochs", ...)
+    edit(config, "schedule.name", "polynomial")
+    with pytest.raises(InputError) as caught:
+        repeat(original)
+    lines = caught.value.mistakes
+    assert lines[0].endswith(": its config.yaml does not fit the options of today's code:")
+    assert sorted(line.split(":")[0].strip() for line in lines[1:-1]) == [
+        "optimizer.amsgrad", "optimizer.epsilon", "schedule.name", "training.epochs", "training.precision",
+    ]  # fmt: skip
+    said = "\n".join(lines)
+    assert "optimizer.epsilon: missing; every value must be given (conf/optimizer/adam.yaml: epsilon: 1e-07)" in said
+    assert "training.epochs: missing; every value must be given (conf/training/default.yaml: epochs: 8)" in said
+    assert "optimizer.amsgrad: no such key" in said
+    assert "training.precision: no such choice 'float8'" in said
+    assert "schedule.name: no such option 'polynomial'" in said
+    assert lines[-1].startswith("it was made by commit ")
+    assert [path.name for path in (home / "outputs").iterdir()] == ["original"]
+
+
+# Whole commands.
+
+
+def command(home: Path, *arguments: str, **variables: str) -> Ended:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.reproduce", *arguments],
+        capture_output=True, text=True, env=environment(home, **variables), cwd=home, check=False,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout, done.stderr, home)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "nothing: no such run or sweep"),
+        (["x", "--tolerance", "-1"], "must be a number from 0 on"),
+        (["x", "--tolerance", "nan"], "must be a number from 0 on"),
+        (["x", "--threads", "0"], "must be at least 1"),
+        ([], "the following arguments are required: RUN"),
+    ],
+)
+def test_bad_input_exits_with_2(arguments: list[str], message: str, home: Path) -> None:
+    ended = command(home, *arguments)
+    assert ended.code == 2
+    assert message in ended.err
+    assert "Traceback" not in ended.err
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_other_threads_and_other_code_are_named_first(home: Path, tmp_path: Path) -> None:
+    with started(home, "dataset=digits", "dataset.train_limit=256", "training.threads=1", "training.epochs=2",
+                 "model.filters=[8,8]", "tracking=none") as first:  # fmt: skip
+        run = first.finish().record
+    other = command(home, run.name, "--threads", "2")
+    assert other.code == 1, other
+    assert "  1. threads: 1 then, 2 now\n" in other.out
+
+    sources = Path(shutil.copytree(SOURCES.parent, tmp_path / "copy" / "src"))
+    (tmp_path / "copy" / "conf").symlink_to(SOURCES.parents[1] / "conf")
+    loop = sources / "experiments" / "training" / "loop.py"
+    text = loop.read_text()
+    changed = text.replace("keras.utils.set_random_seed(config.seed)", "keras.utils.set_random_seed(config.seed + 1)")
+    assert changed != text
+    loop.write_text(changed)
+    other = command(home, run.name, "--stop-at-difference", PYTHONPATH=str(sources))
+    assert other.code == 1, other
+    assert "  1. code: training/loop.py changed (" in other.out
+
+    same = command(home, str(run.directory))
+    assert (same.code, same.err) == (0, "")
+    assert "\nidentical: 2 epochs, all metrics and 360 predictions, bit for bit\n" in same.out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("absolute", [True, False])
+def test_saved_config_is_a_config_for_hydra(absolute: bool, home: Path, original: Path) -> None:
+    path = original if absolute else original.relative_to(home)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "--config-path", str(path), "--config-name", "config"],
+        capture_output=True, text=True, env=environment(home), cwd=home, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    again, before = records.load(Path(done.stdout.splitlines()[-1])), records.load(original)
+    assert again.run_key == before.run_key
+    assert again.weights_digest == before.weights_digest
+    assert again.predictions_digest == before.predictions_digest
