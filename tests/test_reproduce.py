@@ -211,7 +211,7 @@ def test_verdict_is_a_tag_of_both_mlflow_runs(tensorflow: Any, home: Path, capsy
     run = mirrored(home)
     assert repeat(run.name) == 0
     again = records.load(Path(capsys.readouterr().out.splitlines()[-1]))
-    client = tracking._client(home)
+    client = tracking.connect(home)
     tags = [client.get_run(record.mlflow.run_id).data.tags for record in (run, again)]
     assert [tag["verdict"] for tag in tags] == ["identical", "identical"]
     assert tags[0]["reproduced_by"] == again.name
@@ -226,20 +226,20 @@ def test_run_that_only_mlflow_has_can_be_repeated(tensorflow: Any, home: Path, c
     again = records.load(Path(capsys.readouterr().out.splitlines()[-1]))
     assert again.reproduces == run.name
     assert verdict_of(f"{again.directory}")["changed_predictions"] == 0
-    assert tracking._client(home).get_run(run.mlflow.run_id).data.tags["verdict"] == "identical"
+    assert tracking.connect(home).get_run(run.mlflow.run_id).data.tags["verdict"] == "identical"
     assert sorted(path.name for path in (home / "outputs").iterdir()) == [again.name]
 
 
 def test_mlflow_run_of_something_else_is_refused(home: Path) -> None:
     experiment = tracking.prepare_store(home, "experiments")
-    run_id = tracking._client(home).create_run(experiment).info.run_id
+    run_id = tracking.connect(home).create_run(experiment).info.run_id
     with pytest.raises(InputError, match=f"MLflow run {run_id} holds no record.json; it is no run of this framework"):
         repeat(run_id)
 
 
 def test_ambiguous_and_unknown_ids_are_refused(home: Path) -> None:
     experiment = tracking.prepare_store(home, "experiments")
-    ids = [tracking._client(home).create_run(experiment).info.run_id for _ in range(17)]
+    ids = [tracking.connect(home).create_run(experiment).info.run_id for _ in range(17)]
     shared = next(letter for letter in "0123456789abcdef" if sum(found[0] == letter for found in ids) > 1)
     with pytest.raises(InputError, match="no such run"):  # one letter is no id
         repeat(shared)

@@ -152,7 +152,7 @@ class PowerLossError(BaseException):
 
 
 class Power:
-    """Fails at one write of a run: half of the new file is there under its temporary name, or it has just been renamed."""
+    """Fails at one write: half of the new file stands under its temporary name, or it has just been renamed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.writes, self.fails_at, self.after_renaming = 0, -1, False

@@ -6,6 +6,8 @@ import json
 import math
 import os
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -114,12 +116,24 @@ def test_store_is_made_once_and_keeps_artifacts_in_the_home(store: Path) -> None
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
+@pytest.mark.slow
+def test_store_survives_being_made_by_several_processes_at_once(home: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from experiments.results import tracking;"
+        "print(tracking.prepare_store(Path(sys.argv[1]), 'experiments'))"
+    )
+    command = [sys.executable, "-c", script, str(home)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[0] for process in processes] == ["1\n"] * 3
+    assert {path.name for path in home.iterdir()} == {"mlflow.db"}
+
+
 def test_parameters_are_flat(record: Record, config: RunConfig, store: Path) -> None:
     record.write(varied={"optimizer": "adam", "seed": 7})
     parameters = mirrored(record, config, store).data.params
     assert parameters["optimizer.learning_rate"] == "0.01"
     assert parameters["regularization.augmentation.zoom_fraction"] == "0.0"
-    assert parameters["model.name"] == "linear"
+    assert parameters["model"] == "linear"
     assert parameters["seed"] == "7"
     assert parameters["optimizer"] == "adam"
     assert parameters["dataset.train_limit"] == "null"
@@ -137,8 +151,11 @@ def test_every_epoch_has_its_metrics_once(record: Record, config: RunConfig, sto
     begun = int(record.started_at.timestamp() * 1000)
     assert kept["train/loss"] == [(1, 0.5, begun + 1234), (2, 0.25, begun + 2468), (3, 0.2, begun + 3702)]
     assert [value for _, value, _ in kept["validation/cross_entropy"]] == [0.5, 0.25, 0.2]
-    assert kept["test/accuracy"] == [(3, 0.99, begun + 12500)]
-    assert kept["generalisation_gap"] == [(3, 0.004, begun + 12500)]
+    assert kept["test/accuracy"] == [(0, 0.99, begun + 12500)]  # step 0: MLflow draws a bar, not a curve of one point
+    assert kept["generalisation_gap"] == [(0, 0.004, begun + 12500)]
+    ended = (3, 0.98, begun + 12500)  # of the finished model; the last epoch's is another where weights were restored
+    assert kept["validation/accuracy"][2:] == [(3, 0.75, begun + 3702), ended]
+    assert read(record, store).data.metrics["validation/accuracy"] == 0.98
     assert {
         "train/cross_entropy", "train/accuracy", "validation/loss", "validation/accuracy", "learning_rate", "seconds",
     } <= kept.keys()  # fmt: skip

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.conf import CONF
-from experiments.config import RunConfig, load_config, read_yaml, validate
+from experiments.config import RunConfig, flatten, load_config, read_yaml, validate
 from experiments.errors import InputError, StoppedError
 from experiments.recording import Origin, gather_facts
-from experiments.results import records, tracking
+from experiments.results import mirrored, records
 from experiments.results.causes import Cause, find_causes
 from experiments.results.records import EpochRow, Record
 from experiments.results.verdict import Difference, Verdict, as_json, compare_rows, judge
@@ -37,7 +37,7 @@ def original(name: str, home: Path) -> Iterator[Record]:
         try:
             found = records.find(name, home)
         except InputError:
-            downloaded = tracking.download(name, home, Path(folder)) if MLFLOW_ID.fullmatch(name) else None
+            downloaded = mirrored.download(name, home, Path(folder)) if MLFLOW_ID.fullmatch(name) else None
             if downloaded is None:
                 raise
             found = [downloaded]
@@ -82,16 +82,16 @@ def _explain(record: Record, mistakes: Sequence[str]) -> InputError:
 def _today(record: Record, mistake: str) -> str:
     """What `conf/` holds for a key that the run's config lacks."""
     key, _, rule = mistake.partition(": ")
-    group, *path = key.split(".")
+    group, _, leaf = key.partition(".")
+    if not (leaf and rule.startswith("missing")):
+        return ""
     try:
         chosen = read_yaml(record.directory / records.CONFIG)[group].get("name", "default")
         file = CONF / group / f"{chosen}.yaml"
-        values: Any = read_yaml(file) if rule.startswith("missing") and file.parent.parent == CONF else None
-        for part in path:
-            values = values[part]
+        value = flatten(read_yaml(file))[leaf] if file.parent == CONF / group else ""
     except (InputError, KeyError, TypeError, AttributeError):
         return ""
-    return f" (conf/{group}/{chosen}.yaml: {path[-1]}: {values})"
+    return f" (conf/{group}/{chosen}.yaml: {leaf}: {value})"
 
 
 def expect(run: Record, config: RunConfig) -> list[Cause]:
@@ -143,5 +143,5 @@ def conclude(run: Record, again: Record, home: Path, *, tolerance: float | None 
     verdict = judge(run, again, tolerance=tolerance)
     values: Mapping[str, Any] = as_json(verdict)
     records.write_json(again.directory / records.VERDICT, values)
-    tracking.publish_verdict(verdict.verdict, run, again, home)
+    mirrored.publish_verdict(verdict.verdict, run, again, home)
     return verdict

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from rich.console import Console
 
 from experiments.config import RunConfig, available_cores
@@ -82,6 +81,7 @@ def run_experiment(
                 rows = _train(trainer, data, record, mirror, on_epoch)
             results = _evaluate(trainer, data, rows, record)
             trainer.save_model(record.directory / records.MODEL)
+            records.settle(record.directory / records.MODEL)
             if mirror:
                 mirror.log_model()
             _draw(config, data, record, results)
@@ -158,7 +158,7 @@ def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: R
             validation_probabilities=trainer.predict(data.validation.images),
             validation_labels=data.validation.labels,
         )
-        np.savez(record.directory / records.PREDICTIONS, **vars(predictions))
+        records.write_arrays(record.directory / records.PREDICTIONS, vars(predictions))
         test = evaluate(predictions.test_probabilities, data.test.labels, doubtful=data.doubtful)
         validation = evaluate(predictions.validation_probabilities, data.validation.labels)
         seen = slice(len(data.validation.labels))  # as many training images as validation has: enough, and quick

@@ -376,6 +376,27 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def settle(path: Path) -> None:
+    """Makes a file, or the names in a directory, survive a power loss from now on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Replaces an `.npz`, which holds no pickle."""
+    write_atomically(path, pack_arrays(arrays))
+
+
+def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """The bytes of an `.npz`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
 def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
     """Replaces `history.csv`."""
     lines = [",".join(COLUMNS)]

@@ -15,32 +15,27 @@ import queue
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunConfig, flatten
-from experiments.errors import ExperimentsError, InputError
+from experiments.config import RunConfig
+from experiments.errors import ExperimentsError
 from experiments.ingredients.execution import MLflowTracking
-from experiments.results import records
+from experiments.results import captions, records, tracking_model
 from experiments.results.records import EpochRow, Record
-from experiments.results.saved_model import open_model
 
 log = logging.getLogger(__name__)
 
 STORE = "mlflow.db"
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
-LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is in the tags
 PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
-SERVING_PACKAGES = ("tensorflow", "keras", "numpy")
 FILES = (
     records.CONFIG, records.RECORD, records.HISTORY, records.ENVIRONMENT,
     records.CODE_DIFF, records.PREDICTIONS, records.LOG, records.VERDICT,
 )  # fmt: skip
-NEEDED = (records.RECORD, records.CONFIG, records.HISTORY)  # to repeat a run; the others of `FILES` where they are
 
 
 class TrackingError(ExperimentsError):
@@ -54,7 +49,7 @@ def store_uri(home: Path) -> str:
 
 def prepare_store(home: Path, experiment: str) -> str:
     """Creates the store and the experiment where they are missing and returns the experiment's id."""
-    client = _client(home)
+    client = connect(home)
     found = client.get_experiment_by_name(experiment)
     if found is not None:
         return str(found.experiment_id)
@@ -93,11 +88,13 @@ def _make_store(home: Path) -> None:
         making.unlink(missing_ok=True)
 
 
-def _client(home: Path) -> Any:
+def connect(home: Path) -> Any:
+    """A client of the store."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # in the middle of what we print
     import mlflow
 
     for name in ("mlflow", "alembic"):
@@ -129,15 +126,20 @@ class _Run:
         tracking = self.config.tracking
         name = tracking.experiment if isinstance(tracking, MLflowTracking) else "experiments"
         experiment = prepare_store(self.home, name)
-        self.client = _client(self.home)
+        self.client = connect(self.home)
         self.run_id = self._existing() or self._create(experiment)
+        with contextlib.suppress(Exception):  # of an earlier attempt, if there is one
+            self.client.delete_tag(self.run_id, "error")
         self.record.write(mlflow=self.record.mlflow.model_copy(update={"run_id": self.run_id, "synced": False}))
         self.client.update_run(self.run_id, status="RUNNING")
-        kept = self.client.get_run(self.run_id).data.params  # written once: a resumed run may have other threads
-        wanted = _parameters(self.config, self.record)
-        parameters = [Param(key, value) for key, value in wanted.items() if key not in kept]
-        tags = [RunTag(key, value) for key, value in _tags(self.record).items()]
-        self.client.log_batch(self.run_id, params=parameters, tags=tags)
+        kept = self.client.get_run(self.run_id).data
+        wanted = captions.parameters(self.config, self.record.varied)
+        # Parameters are written once: a resumed run may have other threads.
+        parameters = [Param(key, value) for key, value in wanted.items() if key not in kept.params]
+        tags = captions.tags(self.record)
+        if self.record.sweep:
+            tags[captions.SWEEPS] = captions.with_sweep(kept.tags.get(captions.SWEEPS), self.record.sweep)
+        self.client.log_batch(self.run_id, params=parameters, tags=[RunTag(*tag) for tag in tags.items()])
 
     def _existing(self) -> str | None:
         if self.record.mlflow.run_id is None:
@@ -149,7 +151,7 @@ class _Run:
 
     def _create(self, experiment: str) -> str:
         started = int(self.record.started_at.timestamp() * 1000)
-        run = self.client.create_run(experiment, start_time=started, run_name=self.record.name)
+        run = self.client.create_run(experiment, start_time=started, run_name=captions.run_name(self.record))
         return str(run.info.run_id)
 
     def log_epoch(self, row: EpochRow, elapsed_seconds: float) -> None:
@@ -166,12 +168,15 @@ class _Run:
 
         record = self.record
         at = int((record.started_at + timedelta(seconds=record.seconds)).timestamp() * 1000)
-        # Metrics of the last epoch stand in the history; here only what is known at the end.
-        final = {k: v for k, v in record.metrics.items() if k not in records.COLUMNS}
+        # MLflow draws bars for what has only step 0. What has a curve ends with the value of the finished model, which
+        # is not the last epoch's where the best weights were restored.
+        last = record.rows[-1].columns() if record.rows else {}
+        final = {k: v for k, v in captions.final_metrics(record).items() if last.get(k) != v}
+        tags = captions.tags(record) | {captions.NOTE: captions.run_note(record)}
         self.client.log_batch(
             self.run_id,
-            metrics=[Metric(key, value, at, record.epochs_run) for key, value in final.items()],
-            tags=[RunTag(key, value) for key, value in _tags(record).items()],
+            metrics=[Metric(key, v, at, record.epochs_run if key in last else 0) for key, v in final.items()],
+            tags=[RunTag(*tag) for tag in tags.items()],
         )
         self._log_dataset()
         self.log_model()
@@ -203,62 +208,7 @@ class _Run:
         wanted = isinstance(tracking, MLflowTracking) and tracking.log_model and path.exists()
         if not wanted or (run.outputs and run.outputs.model_outputs):
             return
-        import numpy as np
-        from mlflow.models import Model
-
-        model = open_model(path)
-        example = np.zeros((1, *model.input_shape[1:]), np.uint8)
-        # Made here, because MLflow would put it into the experiment that is active, which is not the run's.
-        logged = self.client.create_logged_model(
-            run.info.experiment_id, name="model", source_run_id=self.run_id, params=dict(run.data.params)
-        )
-        with _silent_keras():
-            Model.log(
-                artifact_path=None,
-                model_id=logged.model_id,
-                flavor=_KerasFlavor,
-                run_id=self.run_id,
-                model=model,
-                signature=_signature(model),
-                input_example=example,
-                pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING_PACKAGES],
-            )
-
-
-@contextlib.contextmanager
-def _silent_keras() -> Iterator[None]:
-    """MLflow tries the input example, and Keras would draw a bar for it."""
-    import keras
-
-    shown = keras.config.is_interactive_logging_enabled()
-    keras.config.disable_interactive_logging()
-    try:
-        yield
-    finally:
-        if shown:
-            keras.config.enable_interactive_logging()
-
-
-class _KerasFlavor:
-    """`mlflow.keras`, which cannot save an input example: it writes it into a folder that it has not made yet."""
-
-    @staticmethod
-    def save_model(*, path: str, **values: Any) -> None:
-        import mlflow.keras
-
-        Path(path).mkdir(parents=True, exist_ok=True)
-        mlflow.keras.save_model(path=path, **values)
-
-
-def _signature(model: Any) -> Any:
-    import numpy as np
-    from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
-
-    # Without a name, which MLflow would hand on to Keras as the name of an input.
-    images = TensorSpec(np.dtype(np.uint8), (-1, *model.input_shape[1:]))
-    probabilities = TensorSpec(np.dtype(np.float32), (-1, model.output_shape[-1]))
-    return ModelSignature(Schema([images]), Schema([probabilities]))
+        tracking_model.log_model(self.client, run, path)
 
 
 class Mirror:
@@ -304,7 +254,7 @@ class Mirror:
                 task()
             except Exception as error:
                 log.debug("mirroring failed", exc_info=True)
-                self._error = _first_line(error)
+                self._error = first_line(error)
 
 
 def start_mirror(record: Record, config: RunConfig, home: Path) -> Mirror | None:
@@ -333,122 +283,88 @@ def synchronise(record: Record, config: RunConfig, home: Path) -> str:
     return run.run_id
 
 
-def _parameters(config: RunConfig, record: Record) -> dict[str, str]:
-    """Every value of the config under its dotted key, and what varies in a sweep under its short name too."""
-    flat = flatten(config.model_dump(mode="json", exclude={"tracking", "sweep"}))
-    flat |= {key: value for key, value in record.varied.items() if key not in flat}
-    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat.items()}
-    return {key: value[:LONGEST_PARAMETER] for key, value in text.items()}
+def open_sweep(directory: Path, config: RunConfig, home: Path, run_id: str | None, varied: Sequence[str]) -> str | None:
+    """Creates the parent run of a sweep, or opens it again, and a view of its runs; None where there is no store.
 
-
-def _tags(record: Record) -> dict[str, str]:
-    tags = {
-        "state": record.state,
-        "run_key": record.run_key,
-        "config_key": record.config_key,
-        "code_digest": record.code_digest,
-        "dataset_digest": record.dataset.digest,
-        "run_directory": str(record.directory),
-        "sweep": record.sweep,
-        "mlflow.parentRunId": record.mlflow.parent_run_id,
-        "job": None if record.job is None else str(record.job),
-        "overfitting": record.overfitting.verdict if record.overfitting else None,
-        "reproduces": record.reproduces,
-        "verdict": record.verdict,
-        "error": f"{record.error.type}: {record.error.message}"[:LONGEST_PARAMETER] if record.error else None,
-    }
-    return {key: value for key, value in tags.items() if value is not None}
-
-
-def publish_verdict(verdict: str, original: Record, repeat: Record, home: Path) -> None:
-    """Tags both MLflow runs, where there are any, and adds `verdict.json` to the repeat's."""
-    tags = [
-        (original, {"verdict": verdict, "reproduced_by": repeat.name}),
-        (repeat, {"verdict": verdict, "reproduces": original.name}),
-    ]
-    for record, values in tags:
-        if record.mlflow.run_id is None:
-            continue
-        try:
-            client = _client(home)
-            for key, value in values.items():
-                client.set_tag(record.mlflow.run_id, key, value)
-            if record is repeat:
-                client.log_artifact(record.mlflow.run_id, str(record.directory / records.VERDICT))
-        except Exception as error:
-            log.warning("%s: its MLflow run does not tell the verdict (%s)", record.name, _first_line(error))
-
-
-def download(text: str, home: Path, directory: Path) -> Record | None:
-    """The run whose MLflow id begins with `text`, its files brought into `directory`; None where there is none.
-
-    Raises:
-        InputError: several runs match.
-        TrackingError: the store or the run's files cannot be read.
-    """
-    if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / "mlflow.db").exists():
-        return None
-    try:
-        client = _client(home)
-        everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = [run.info.run_id for run in client.search_runs(everywhere, f"attributes.run_id LIKE '{text}%'")]
-        if not found:
-            return None
-        if len(found) > 1:
-            raise InputError(f"{text}: begins the id of {len(found)} MLflow runs; give more of it")
-        there = {file.path for file in client.list_artifacts(found[0])}
-        if missing := [name for name in NEEDED if name not in there]:
-            raise InputError(f"{text}: MLflow run {found[0]} holds no {missing[0]}; it is no run of this framework")
-        for name in sorted(there.intersection(FILES)):
-            client.download_artifacts(found[0], name, str(directory))
-    except InputError:
-        raise
-    except Exception as error:
-        raise TrackingError(f"{text}: cannot be read from MLflow ({_first_line(error)})") from error
-    record = records.load(directory)
-    record.mlflow.run_id = found[0]
-    return record
-
-
-def open_sweep(directory: Path, config: RunConfig, home: Path, run_id: str | None) -> str | None:
-    """Creates the store where it is missing and the parent run of a sweep, or opens it again; None where there is none.
-
-    To be called once, before the workers write.
+    To be called once, before the workers write. `varied` are the short names of what differs between the runs.
     """
     if not isinstance(config.tracking, MLflowTracking):
         return None
     try:
         experiment = prepare_store(home, config.tracking.experiment)
-        client = _client(home)
-        with contextlib.suppress(Exception):  # another store, or deleted there: it gets a new run
-            run_id = run_id and client.get_run(run_id).info.run_id
-        if not run_id:
+        client = connect(home)
+        if not (run_id and _is_active(client, run_id)):  # another store, or deleted there: it gets a new run
             run_id = client.create_run(experiment, run_name=directory.name, tags={"kind": "sweep"}).info.run_id
         client.update_run(run_id, status="RUNNING")
         client.set_tag(run_id, "sweep_directory", str(directory))
+        _offer_view(client, experiment, directory.name, varied)
         return str(run_id)
     except Exception as error:
-        log.warning("MLflow cannot be reached (%s); the sweep runs without it", _first_line(error))
+        log.warning("MLflow cannot be reached (%s); the sweep runs without it", first_line(error))
         return None
 
 
-def close_sweep(run_id: str, directory: Path, home: Path, metrics: Mapping[str, float], *, status: str) -> None:
-    """Mirrors a sweep's own files and ends its parent run."""
-    from mlflow.entities import Metric
+def _is_active(client: Any, run_id: str) -> bool:
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+    except Exception:
+        return False
+
+
+def _offer_view(client: Any, experiment: str, sweep: str, varied: Sequence[str]) -> None:
+    client.set_experiment_tag(experiment, *captions.sweep_view(sweep, varied))
+    for key in captions.sweep_views(client.get_experiment(experiment).tags)[captions.MOST_VIEWS :]:
+        client.delete_experiment_tag(experiment, key)
+
+
+def close_sweep(
+    run_id: str,
+    directory: Path,
+    home: Path,
+    counts: Mapping[str, int],
+    *,
+    status: str,
+    reused: Sequence[tuple[Record, Mapping[str, Any]]] = (),
+) -> None:
+    """Mirrors a sweep's own files and ends its parent run.
+
+    Args:
+        run_id: of the parent run.
+        directory: of the sweep.
+        home: see `records.home`.
+        counts: of jobs by state.
+        status: MLflow's.
+        reused: runs that other sweeps have made, with what varies in this one: its table shows them too.
+    """
+    from mlflow.entities import Metric, RunTag
 
     at = int(records.now().timestamp() * 1000)
     try:
-        client = _client(home)
-        client.log_batch(run_id, metrics=[Metric(key, value, at, 0) for key, value in metrics.items()])
+        client = connect(home)
+        metrics = [Metric(f"jobs/{state}", float(count), at, 0) for state, count in counts.items()]
+        client.log_batch(run_id, metrics=metrics, tags=[RunTag(captions.NOTE, captions.sweep_note(directory))])
+        for record, varied in reused:
+            _adopt(client, record, directory.name, varied)
         for path in sorted(path for path in directory.iterdir() if path.is_file() and path.name[0] != "."):
             client.log_artifact(run_id, str(path))
         client.set_terminated(run_id, status=status)
     except Exception as error:
         log.warning(
-            "the sweep's own MLflow run is incomplete (%s); its runs are not touched by that", _first_line(error)
+            "the sweep's own MLflow run is incomplete (%s); its runs are not touched by that", first_line(error)
         )
 
 
-def _first_line(error: Exception) -> str:
+def _adopt(client: Any, record: Record, sweep: str, varied: Mapping[str, Any]) -> None:
+    from mlflow.entities import Param, RunTag
+
+    with contextlib.suppress(Exception):  # it was mirrored in another store, or deleted there, or never mirrored
+        kept = client.get_run(record.mlflow.run_id).data
+        missing = [Param(key, value) for key, value in captions.texts(varied).items() if key not in kept.params]
+        sweeps = captions.with_sweep(kept.tags.get(captions.SWEEPS), sweep)
+        client.log_batch(record.mlflow.run_id, params=missing, tags=[RunTag(captions.SWEEPS, sweeps)])
+
+
+def first_line(error: Exception) -> str:
+    """An error in one line."""
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -87,7 +87,18 @@ def _own(job: Job, place: Place) -> tuple[Before, Record | None, str]:
 
 
 def tidy(statuses: Sequence[Status], place: Place) -> None:
-    """Links what was made elsewhere into the sweep, and clears the way for what is run again."""
+    """Links what was made elsewhere into the sweep, and clears the way for what is run again.
+
+    Raises:
+        InputError: the directory cannot be written.
+    """
+    try:
+        _tidy(statuses, place)
+    except OSError as error:
+        raise InputError(f"{place.path}: cannot be written ({error.strerror})") from None
+
+
+def _tidy(statuses: Sequence[Status], place: Place) -> None:
     for status in statuses:
         directory = place.directory_of(status.job)
         if status.state == "done":

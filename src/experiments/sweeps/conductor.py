@@ -150,8 +150,9 @@ def _open_parent(sweep: _Sweep) -> str | None:
     earlier = None
     with suppress(OSError, ValueError, TypeError, KeyError):
         earlier = json.loads((sweep.place.path / SWEEP).read_bytes())["mlflow_run_id"]
-    parent = tracking.open_sweep(sweep.place.path, sweep.plan.jobs[0].config, sweep.home, earlier)
-    _note(sweep.place, parent, closed=False)
+    plan, place = sweep.plan, sweep.place
+    parent = tracking.open_sweep(place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied)
+    _note(place, parent, closed=False)
     return parent
 
 
@@ -179,8 +180,9 @@ def _finish(sweep: _Sweep, parent: str | None, *, asked: bool) -> int:
     if parent:
         _catch_up(sweep, parent)
         ending = "FAILED" if counts["failed"] or counts["diverged"] else "KILLED" if counts["waiting"] else "FINISHED"
-        numbers = {state: float(counts[state]) for state in ("done", "failed", "diverged", "interrupted")}
-        tracking.close_sweep(parent, place.path, sweep.home, numbers, status=ending)
+        jobs = {state: counts[state] for state in ("done", "failed", "diverged", "interrupted")}
+        reused = [(s.record, s.job.varied) for s in statuses if s.record and s.record.sweep != place.name]
+        tracking.close_sweep(parent, place.path, sweep.home, jobs, status=ending, reused=reused)
     _note(place, parent, closed=parent is not None or not sweep.is_tracked)
     return _tell(sweep, answer, asked=asked)
 

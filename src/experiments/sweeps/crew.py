@@ -15,6 +15,7 @@ import yaml
 from experiments.errors import InputError
 from experiments.recording import Origin
 from experiments.results import environment, records
+from experiments.runner import check_room
 from experiments.sweeps import failures, locks, tasks, workers
 from experiments.sweeps.archive import Archive, link
 from experiments.sweeps.directory import LOCKS, Place
@@ -80,8 +81,14 @@ class Crew:
             if self._not_before.get(status.job.number, 0) > now:
                 continue
             self._waiting.remove(status)
-            if self._is_free(status) and not self._is_done_elsewhere(status):
-                return status
+            try:
+                check_room(self.home)
+                if self._is_free(status) and not self._is_done_elsewhere(status):
+                    return status
+            except (InputError, OSError) as error:  # of the disk: it will not be better for the next job
+                self._waiting.appendleft(status)
+                self._reason = str(error)
+                return None
         return None
 
     def _lock_of(self, status: Status) -> Path:

@@ -50,9 +50,10 @@ def _acquire(path: Path) -> TextIO | None:
             file.close()
             return None
         if _is_there(file, path):
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # a full disk: the lock holds without a name in it
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
             return file
         file.close()  # its holder has removed it just now, and the next process would lock another file
 

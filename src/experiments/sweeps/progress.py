@@ -64,7 +64,17 @@ class Progress:
         elif status.row and status.state == "running":
             log.info("%s resumed after epoch %d", status.job, status.row.epoch)
         elif not self._console.is_terminal:
-            log.info("%s %s", status.job, _outcome(status))
+            log.info("%s %s", status.job, self._outcome(status))
+
+    def _outcome(self, status: Status) -> str:
+        record = status.record
+        if status.state == "done" and record:
+            where = "done" if record.sweep == self._place.name else f"done by {record.name}"
+            accuracy = record.metrics["validation/accuracy"]
+            return f"{where}: validation accuracy {accuracy:.2%}, {record.epochs_run} epochs, {record.seconds:.0f} s"
+        if status.state == "running":
+            return "started" if status.before == "new" else f"started again ({status.before} before)"
+        return status.state
 
     def _log_of(self, status: Status) -> Path:
         written = self._place.directory_of(status.job) / records.LOG
@@ -128,16 +138,6 @@ def _left(status: Status, seconds_each: float) -> float:
     """Seconds until a job ends, by its own epochs or those of the others."""
     own = status.seconds_left()
     return status.job.config.training.epochs * seconds_each if own is None else own
-
-
-def _outcome(status: Status) -> str:
-    record = status.record
-    if status.state == "done" and record:
-        accuracy = record.metrics["validation/accuracy"]
-        return f"done: validation accuracy {accuracy:.2%}, {record.epochs_run} epochs, {record.seconds:.0f} s"
-    if status.state == "running":
-        return "started" if status.before == "new" else f"started again ({status.before} before)"
-    return status.state
 
 
 @contextmanager

@@ -114,7 +114,10 @@ def begin(connection: Connection, output: Path | None, task: Callable[..., None]
 
 def _write_to(path: Path) -> None:
     """Whatever is printed from now on goes to the end of a file, never between the lines of the planner's table."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # the disk is full, or the sweep's directory is gone: the run itself will say so
+        descriptor = os.open(os.devnull, os.O_WRONLY)
     for standard in (1, 2):
         os.dup2(descriptor, standard)
     os.close(descriptor)

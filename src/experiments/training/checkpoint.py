@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.ingredients.images import UNREADABLE as DAMAGED
-from experiments.results.records import EpochRow, write_atomically
+from experiments.results.records import EpochRow, pack_arrays, settle, write_atomically
 
 log = logging.getLogger(__name__)
 ROWS = "rows"  # the history, as JSON, in the file whose digest is checked
@@ -51,7 +50,7 @@ class Checkpoints:
         data = _pack(model, state)
         write_atomically(self.directory / f"{stem}.npz", data)
         write_atomically(self.directory / f"{stem}.json", json.dumps({"digest": hashlib.sha256(data).hexdigest()}))
-        _settle(self.directory)  # before an older one goes: the power may fail in between
+        settle(self.directory)  # before an older one goes: the power may fail in between
         for path in sorted(self.directory.glob("epoch-*.json"))[:-KEPT]:
             path.unlink()
             path.with_suffix(".npz").unlink(missing_ok=True)
@@ -83,15 +82,6 @@ class Checkpoints:
         return sorted(self.directory.glob("epoch-*.json"), reverse=True)
 
 
-def _settle(directory: Path) -> None:
-    """Makes the names in a directory survive a power loss, as the files' contents already do."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _read(note: Path) -> dict[str, NDArray[Any]]:
     """The arrays that a note belongs to.
 
@@ -109,9 +99,7 @@ def _pack(model: Any, state: State) -> bytes:
     arrays = {name: np.asarray(variable) for name, variable in _variables(model)}
     arrays |= {f"best/{i:05d}": weights for i, weights in enumerate(state.best or [])}
     arrays[ROWS] = np.frombuffer(json.dumps([asdict(row) for row in state.rows]).encode(), np.uint8)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
-    return buffer.getvalue()
+    return pack_arrays(arrays)
 
 
 def _unpack(model: Any, arrays: dict[str, NDArray[Any]]) -> State:

@@ -1,0 +1,64 @@
+"""What MLflow has beyond this machine's directories: runs that can be brought back, and the verdicts on them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from experiments.errors import InputError
+from experiments.results import records, tracking
+from experiments.results.records import Record
+
+log = logging.getLogger(__name__)
+NEEDED = (records.RECORD, records.CONFIG, records.HISTORY)  # to repeat a run; the other files where they are
+
+
+def publish_verdict(verdict: str, original: Record, repeat: Record, home: Path) -> None:
+    """Tags both MLflow runs, where there are any, and adds `verdict.json` to the repeat's."""
+    tags = [
+        (original, {"verdict": verdict, "reproduced_by": repeat.name}),
+        (repeat, {"verdict": verdict, "reproduces": original.name}),
+    ]
+    for record, values in tags:
+        if record.mlflow.run_id is None:
+            continue
+        try:
+            client = tracking.connect(home)
+            for key, value in values.items():
+                client.set_tag(record.mlflow.run_id, key, value)
+            if record is repeat:
+                client.log_artifact(record.mlflow.run_id, str(record.directory / records.VERDICT))
+        except Exception as error:
+            log.warning("%s: its MLflow run does not tell the verdict (%s)", record.name, tracking.first_line(error))
+
+
+def download(text: str, home: Path, directory: Path) -> Record | None:
+    """The run whose MLflow id begins with `text`, its files brought into `directory`; None where there is none.
+
+    Raises:
+        InputError: several runs match.
+        TrackingError: the store or the run's files cannot be read.
+    """
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / tracking.STORE).exists():
+        return None
+    try:
+        client = tracking.connect(home)
+        everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = [run.info.run_id for run in client.search_runs(everywhere, f"attributes.run_id LIKE '{text}%'")]
+        if not found:
+            return None
+        if len(found) > 1:
+            raise InputError(f"{text}: begins the id of {len(found)} MLflow runs; give more of it")
+        there = {file.path for file in client.list_artifacts(found[0])}
+        if missing := [name for name in NEEDED if name not in there]:
+            raise InputError(f"{text}: MLflow run {found[0]} holds no {missing[0]}; it is no run of this framework")
+        for name in sorted(there.intersection(tracking.FILES)):
+            client.download_artifacts(found[0], name, str(directory))
+    except InputError:
+        raise
+    except Exception as error:
+        raise tracking.TrackingError(f"{text}: cannot be read from MLflow ({tracking.first_line(error)})") from error
+    record = records.load(directory)
+    record.mlflow.run_id = found[0]
+    return record

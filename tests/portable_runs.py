@@ -1,0 +1,47 @@
+"""Small portable runs in a process of their own: prints what `test_portable.py` compares, as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+
+from experiments.config import compose
+from experiments.results.evaluation import predictions_digest
+from experiments.training import runtime
+from experiments.training.checkpoint import State
+
+SMALL = (
+    "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.epochs=2",
+    "training.determinism=portable",
+)  # fmt: skip
+RUNS = {
+    "convolutions": ("model=cnn", "optimizer=adam", "regularization=dropout"),
+    "batch normalisation": (
+        "model=resnet", "optimizer=sgd_momentum", "regularization=augmentation", "schedule=one_cycle",
+    ),
+    "dense": ("model=mlp", "model.units=[64, 32]", "optimizer=muon", "regularization=full"),
+    "average pooling": ("model=lenet5", "optimizer=rmsprop", "regularization=label_smoothing", "schedule=exponential"),
+    "linear": ("model=linear", "optimizer=lion", "regularization=l2", "schedule=step"),
+}  # fmt: skip
+
+
+def digests(*overrides: str) -> dict[str, str]:
+    """Digests of the final weights, the test predictions, and all that the history says."""
+    from experiments.training import loop
+
+    config = compose(*SMALL, *overrides)
+    data = config.dataset.load()
+    trainer = loop.build(config, data)
+    rows = loop.train(trainer, data.validation, State([], None), on_epoch=lambda _: None, stop_requested=lambda: False)
+    history = json.dumps([row.columns() | {"seconds": 0} for row in rows])
+    return {
+        "weights": trainer.weights_digest()[:16],
+        "predictions": predictions_digest(trainer.predict(data.test.images))[:16],
+        "history": hashlib.sha256(history.encode()).hexdigest()[:16],
+    }
+
+
+if __name__ == "__main__":
+    runtime.prepare(compose(*SMALL, "training.threads=1").training)
+    print(json.dumps({name: digests(*RUNS[name]) for name in sys.argv[1:] or RUNS}))

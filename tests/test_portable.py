@@ -1,0 +1,136 @@
+"""`training.determinism: portable`: the same bits on every x86-64 CPU with AVX2."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import environment, started
+from experiments.config import available_cores, compose
+from experiments.errors import InputError
+from experiments.results import environment as machine
+from experiments.results import records
+from experiments.training import runtime
+from portable_runs import RUNS, SMALL
+
+CHILD = Path(__file__).parent / "portable_runs.py"
+MADE_WITH = {"tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6"}
+# The beginnings of SHA-256 over the final weights, the test predictions and the history of each of `RUNS`. The same
+# came from an AMD EPYC (Zen 5, AVX-512) and, emulated by QEMU 7.2, from an Intel Haswell and an AMD EPYC-Milan (AVX2).
+GOLDEN = json.loads("""
+@@GOLDEN@@
+""")
+
+
+def measured(*names: str, cores: int | None = None, **variables: str) -> dict[str, Any]:
+    """The digests of some of `RUNS`, made by one process of its own on the first `cores` cores."""
+    pinned = None if cores is None else lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    done = subprocess.run(
+        [sys.executable, str(CHILD), *names],
+        capture_output=True, text=True, check=True, preexec_fn=pinned, env=environment(Path.cwd(), **variables),
+    )  # fmt: skip
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.fixture
+def as_made() -> None:
+    """Only the versions that made the golden digests make them again."""
+    if machine.versions() != MADE_WITH:
+        pytest.skip(f"made with {MADE_WITH}, here are {machine.versions()}")
+    if "avx2" not in machine.cpu()["isa"]:
+        pytest.skip("this CPU has no AVX2")
+
+
+@pytest.mark.usefixtures("as_made")
+def test_golden_digests_come_again_on_one_core_whatever_openmp_is_told() -> None:
+    assert measured(cores=1, OMP_NUM_THREADS="3", MKL_NUM_THREADS="2") == GOLDEN
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_made")
+@pytest.mark.parametrize("threads", [None, "1", "2", "16"])
+@pytest.mark.parametrize("cores", [1, 2, None])
+def test_golden_digests_come_again_on_any_cores(threads: str | None, cores: int | None) -> None:
+    if cores is not None and cores > available_cores():
+        pytest.skip(f"needs {cores} cores")
+    variables = {} if threads is None else {"OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads}
+    assert measured(cores=cores, **variables) == GOLDEN
+
+
+@pytest.mark.usefixtures("as_made")
+def test_order_of_runs_in_a_process_changes_nothing() -> None:
+    names = list(RUNS)[::-1][:2]
+    assert measured(*names) == {name: GOLDEN[name] for name in names}
+
+
+@pytest.mark.slow
+def test_sweep_gives_the_digests_of_runs_alone(home: Path) -> None:
+    small = [*SMALL, "model=lenet5", "tracking=none"]
+    alone = []
+    for optimizer in ("adam", "sgd"):
+        with started(home, *small, f"optimizer={optimizer}") as command:
+            alone.append(command.finish().record)
+    for workers in (1, 2):
+        with started(
+            home, "-m", *small, "optimizer=adam,sgd", f"sweep.workers={workers}", "sweep.reuse=never"
+        ) as command:
+            sweep = Path(command.finish().out.splitlines()[-1])
+        for number, record in enumerate(alone):
+            job = records.load(sweep / str(number))
+            assert job.run_key == record.run_key
+            assert (job.weights_digest, job.predictions_digest) == (record.weights_digest, record.predictions_digest)
+            assert job.environment["variables"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+def training(determinism: str = "portable", threads: int = 1) -> Any:
+    return compose(f"training.determinism={determinism}", f"training.threads={threads}").training
+
+
+def test_portable_is_recorded_by_its_variables() -> None:
+    wanted = runtime.variables(training())
+    assert wanted["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert wanted["TF_ENABLE_ONEDNN_OPTS"] == "1"  # left to itself, TensorFlow decides by the CPU
+    assert machine.matter(wanted).keys() >= {"ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "CUDA_VISIBLE_DEVICES"}
+    assert "ONEDNN_MAX_CPU_ISA" not in runtime.variables(training("machine"))
+
+
+def test_machine_without_avx2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for isa in (["sse4_2", "avx"], machine.NOT_AVAILABLE):
+        monkeypatch.setattr(machine, "cpu", lambda isa=isa: {"model": "Some CPU", "isa": isa})
+        with pytest.raises(InputError, match=r"^training.determinism: portable needs a CPU with AVX2"):
+            runtime.variables(training())
+        assert runtime.variables(training("machine"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("TF_ENABLE_ONEDNN_OPTS", "0"), ("ONEDNN_MAX_CPU_ISA", "SSE41"), ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")],
+)
+def test_variable_that_chooses_other_kernels_is_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=f"portable cannot be kept with {name}={value}; unset it"):
+        runtime.variables(training())
+    assert runtime.variables(training("machine"))
+
+
+def test_process_that_has_started_otherwise_is_refused(tensorflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This one: with one thread, for this machine."""
+    tensorflow.constant(1) + 1
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with pytest.raises(InputError, match=r"has started in this process with 1 threads, machine; 1 threads, portable"):
+        runtime.prepare(training())
+    with pytest.raises(InputError, match=r"with 1 threads, machine; 2 threads, machine needs a new process"):
+        runtime.prepare(training("machine", 2))
+    runtime.prepare(training("machine"))
+
+
+def test_portable_wants_one_thread() -> None:
+    with pytest.raises(InputError, match="threads must be 1"):
+        training(threads=2)

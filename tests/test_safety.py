@@ -1,0 +1,361 @@
+"""Runs of other people: whatever they hold, nothing of it is executed, and nothing outside is read or written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from conftest import SMALL, environment, train, write_record
+from experiments.config import compose, load_config, read_yaml
+from experiments.errors import InputError
+from experiments.reproduce import reproduce
+from experiments.results import records, saved_model, tracking
+
+CONFIG = yaml.safe_load(compose(*SMALL, "model=linear", "tracking=none").to_yaml())
+
+
+@pytest.fixture(autouse=True)
+def mark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file that every trap here would make; at the end it must not be there."""
+    path = tmp_path_factory.mktemp("trap") / "sprung"
+    yield path
+    assert not path.exists()
+
+
+@pytest.fixture
+def stranger(home: Path) -> Path:
+    """The directory of a finished run that somebody else has sent."""
+    record = write_record(home / "outputs" / "theirs", state="finished")
+    (record.directory / records.CONFIG).write_text(yaml.safe_dump(CONFIG))
+    return record.directory
+
+
+def repeat(run: Path) -> int:
+    return reproduce(Namespace(run=str(run), check=False, stop_at_difference=False, tolerance=None, threads=None))
+
+
+def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.run", *arguments],
+        capture_output=True, text=True, env=environment(home), cwd=home, check=False,
+    )  # fmt: skip
+
+
+def one_line(caught: pytest.ExceptionInfo[InputError]) -> str:
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+# Configs.
+
+
+def target(mark: Path) -> dict[str, Any]:
+    return {"_target_": "os.system", "command": f"touch {mark}"}
+
+
+@pytest.mark.parametrize("where", ["", "model", "optimizer", "dataset", "training"])
+def test_target_in_a_config_is_an_unknown_key(where: str, stranger: Path, mark: Path) -> None:
+    values = json.loads(json.dumps(CONFIG))
+    (values[where] if where else values).update(target(mark))
+    (stranger / records.CONFIG).write_text(yaml.safe_dump(values))
+    with pytest.raises(InputError) as caught:
+        repeat(stranger)
+    expected = f"{where}._target_: no such key" if where else "_target_: no such key"
+    assert any(line.strip().startswith(expected) for line in caught.value.mistakes)
+
+
+def test_option_that_is_only_a_target_is_refused(stranger: Path, mark: Path) -> None:
+    (stranger / records.CONFIG).write_text(yaml.safe_dump(CONFIG | {"optimizer": target(mark)}))
+    with pytest.raises(InputError, match="optimizer: must be a mapping with a name"):
+        repeat(stranger)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("!!python/object/apply:os.system ['touch {mark}']", "could not determine a constructor"),
+        ("seed: !!python/object/apply:os.system ['touch {mark}']", "could not determine a constructor"),
+        ("seed: !!python/name:os.system", "could not determine a constructor"),
+        ("a: &a [x, x, x]\nb: [*a, *a]", "repeats nothing by alias"),
+        ("a: &a\n  <<: *a", "repeats nothing by alias"),
+        ("[" * 200_000, "is at most 20 levels deep"),
+        ("a: 2026-99-99", "is not plain YAML"),
+        ("a: \x00", "is not plain YAML"),
+        ("a: [", "is not plain YAML"),
+    ],
+    ids=["apply", "nested apply", "name", "alias", "merge", "deep", "date", "control character", "cut off"],
+)
+def test_yaml_that_is_more_than_values_is_refused(text: str, rule: str, tmp_path: Path, mark: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text.replace("{mark}", str(mark)))
+    with pytest.raises(InputError) as caught:
+        read_yaml(path)
+    assert rule in one_line(caught)
+    assert len(one_line(caught)) < 400
+
+
+def test_laughing_lists_do_not_fill_the_memory(stranger: Path) -> None:
+    lines = ["a: &a [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
+    (stranger / records.CONFIG).write_text("\n".join(lines))
+    for read in (lambda: load_config(stranger / records.CONFIG), lambda: records.load(stranger).config):
+        with pytest.raises(InputError, match=r"repeats nothing by alias, received \*a"):
+            read()
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"a: \xff\xfe\xfa")
+    with pytest.raises(InputError, match="is not plain YAML"):
+        read_yaml(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "trap",
+    [
+        {"hydra": {"callbacks": {"trap": "TARGET"}}},
+        {"hydra": {"job_logging": {"version": 1, "handlers": {"h": {"()": "TARGET"}}}}},
+        {"defaults": [{"hydra/callbacks": "trap"}]},
+    ],
+    ids=["callback", "logging", "defaults"],
+)
+def test_saved_config_cannot_reach_into_hydra(trap: dict[str, Any], stranger: Path, home: Path, mark: Path) -> None:
+    text = yaml.safe_dump(CONFIG | trap).replace("TARGET", json.dumps(target(mark)))
+    (stranger / records.CONFIG).write_text(text.replace("'{", "{").replace("}'", "}"))
+    group = stranger / "hydra" / "callbacks"
+    group.mkdir(parents=True)
+    (group / "trap.yaml").write_text(yaml.safe_dump({"trap": target(mark)}))
+    ended = command(home, "--config-path", str(stranger), "--config-name", "config")
+    assert ended.returncode == 2
+    assert f"{next(iter(trap))}: no such key" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+    assert [path.name for path in (home / "outputs").iterdir()] == ["theirs"]
+
+
+def test_hydras_own_repetition_is_refused(home: Path) -> None:
+    ended = command(home, "--experimental-rerun", "config.pickle")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1)
+    assert "would open a pickle" in ended.stderr
+
+
+# Arrays.
+
+
+class Trap:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+def pickled(mark: Path, *names: str) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.array([Trap(mark)], dtype=object) for name in names})  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def test_the_trap_is_a_real_one(tmp_path: Path, mark: Path) -> None:
+    (tmp_path / "a.npz").write_bytes(pickled(mark, "a"))
+    with np.load(tmp_path / "a.npz", allow_pickle=True) as arrays:
+        arrays["a"]
+    assert mark.exists()
+    mark.unlink()
+
+
+def test_pickled_predictions_are_refused(stranger: Path, mark: Path) -> None:
+    (stranger / records.PREDICTIONS).write_bytes(pickled(mark, *records.Predictions.__annotations__))
+    with pytest.raises(InputError, match=r"predictions.npz: cannot be read as predictions \(ValueError: Object arrays"):
+        records.load(stranger).predictions  # noqa: B018
+
+
+def test_pickled_images_are_refused(home: Path, mark: Path) -> None:
+    path = home / "mine.npz"
+    path.write_bytes(pickled(mark, "x_train", "y_train", "x_test", "y_test"))
+    with pytest.raises(InputError, match="must be readable as plain arrays, received Object arrays") as caught:
+        compose("dataset=files", f"dataset.path={path}").dataset.load()
+    one_line(caught)
+
+
+def test_pickled_checkpoint_is_refused(
+    tensorflow: Any, tmp_path: Path, mark: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from experiments.training import loop
+    from experiments.training.checkpoint import Checkpoints
+
+    config = compose(*SMALL, "model=linear", "training.epochs=2")
+    data = config.dataset.load()
+    train(config, data, checkpoints=tmp_path, stop_after=1)
+    with np.load(tmp_path / "epoch-00001.npz") as arrays:
+        content = pickled(mark, *arrays.files)
+    (tmp_path / "epoch-00001.npz").write_bytes(content)
+    (tmp_path / "epoch-00001.json").write_text(json.dumps({"digest": hashlib.sha256(content).hexdigest()}))
+    assert Checkpoints(tmp_path).restore(loop.build(config, data).model).rows == []
+    (message,) = caplog.messages
+    assert "epoch-00001.json: cannot be used (Object arrays cannot be loaded" in message
+
+
+def test_checkpoint_of_another_network_is_refused(tensorflow: Any, tmp_path: Path) -> None:
+    from experiments.training import loop
+    from experiments.training.checkpoint import Checkpoints
+
+    small, large = (compose(*SMALL, "model=mlp", f"model.units=[{units}]") for units in (4, 8))
+    data = small.dataset.load()
+    train(small, data, checkpoints=tmp_path, stop_after=1)
+    trainer = loop.build(large, data)
+    before = trainer.weights_digest()
+    assert Checkpoints(tmp_path).restore(trainer.model).rows == []
+    assert trainer.weights_digest() == before
+
+
+# Models.
+
+
+@pytest.fixture
+def model_file(tensorflow: Any, tmp_path: Path) -> Path:
+    """A model as a run saves it."""
+    from experiments.training import loop
+
+    config = compose(*SMALL, "model=linear")
+    path = tmp_path / "model.keras"
+    loop.build(config, config.dataset.load()).save_model(path)
+    return path
+
+
+def rewrite(path: Path, change: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Changes the layers in a `model.keras`."""
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(content["config.json"])
+    change(config["config"]["layers"])
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in (content | {"config.json": json.dumps(config).encode()}).items():
+            archive.writestr(name, data)
+
+
+def test_own_models_are_opened(model_file: Path) -> None:
+    assert saved_model.open_model(model_file).count_params() == 7850
+
+
+@pytest.mark.parametrize("model", ["cnn", "lenet5", "deep_cnn", "resnet", "mlp", "linear", "layers"])
+def test_every_model_of_conf_can_be_opened_again(model: str, tensorflow: Any, tmp_path: Path) -> None:
+    import keras
+
+    config = compose(*SMALL, f"model={model}", "regularization=full")
+    built = config.model.build((28, 28, 1), 10, config.regularization)
+    keras.Model(built.inputs, built.outputs).save(tmp_path / "model.keras")
+    assert saved_model.open_model(tmp_path / "model.keras").count_params() == built.count_params()
+
+
+def test_lambda_layer_is_refused(tensorflow: Any, tmp_path: Path, mark: Path) -> None:
+    import keras
+
+    path = tmp_path / "model.keras"
+    pixels = keras.Input((28, 28, 1))
+    keras.Model(pixels, keras.layers.Lambda(lambda x: x)(pixels)).save(path)
+    with pytest.raises(InputError, match=r"holds keras.layers.Lambda, which no config can name; it is not opened"):
+        saved_model.open_model(path)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        {"module": "os", "class_name": "system", "config": {}},
+        {"module": "keras.utils", "class_name": "function", "config": "get_file", "registered_name": "get_file"},
+        {"module": "keras.layers", "class_name": "StringLookup", "config": {"vocabulary": "/etc/passwd"}},
+        {"module": "keras.layers", "class_name": "TFSMLayer", "config": {"filepath": "/somewhere"}},
+        {"module": None, "class_name": "__lambda__", "config": {"value": "4w=="}},
+        {"module": "keras.layers", "class_name": "Dense", "config": {}, "registered_name": "somebody>Dense"},
+    ],
+    ids=lambda piece: str(piece["registered_name"] if "registered_name" in piece else piece["class_name"]),
+)
+def test_piece_that_no_config_can_name_is_refused(piece: dict[str, Any], model_file: Path) -> None:
+    rewrite(model_file, lambda layers: layers[1]["config"].update(hidden=[piece]))
+    with pytest.raises(InputError, match=r"which no config can name; it is not opened") as caught:
+        saved_model.open_model(model_file)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"])
+def test_file_that_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read as a Keras model") as caught:
+        saved_model.open_model(tmp_path / "model.keras")
+    one_line(caught)
+
+
+def test_mirroring_a_strangers_model_says_why_not(stranger: Path, model_file: Path, home: Path) -> None:
+    rewrite(model_file, lambda layers: layers[1].update(class_name="Lambda", module="keras.layers"))
+    model_file.rename(stranger / records.MODEL)
+    config = compose(*SMALL, "model=linear", "tracking.log_model=true")
+    with pytest.raises(tracking.TrackingError, match=r"holds keras.layers.Lambda, which no config can name") as caught:
+        tracking.synchronise(records.load(stranger), config, home)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# Paths.
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", "../../elsewhere"),
+        ("name", "/etc/elsewhere"),
+        ("name", "a/../../b"),
+        ("name", ".."),
+        ("name", ".hidden"),
+        ("name", "a\nb"),
+        ("sweep", "../other"),
+        ("reproduces", "../../../root"),
+        ("run_key", "../../locks/x"),
+    ],
+)
+def test_path_in_a_record_is_refused(key: str, value: str, stranger: Path) -> None:
+    path = stranger / records.RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    for use in (records.load, repeat):
+        with pytest.raises(
+            InputError, match=rf"record.json: is damaged or not a record of a run \(see {key}\)"
+        ) as caught:
+            use(stranger)
+        one_line(caught)
+
+
+def test_path_as_an_mlflow_id_is_refused(stranger: Path) -> None:
+    path = stranger / records.RECORD
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"mlflow": {"run_id": "../../x"}}))
+    with pytest.raises(InputError, match=r"see mlflow.run_id"):
+        records.load(stranger)
+
+
+@pytest.mark.parametrize("name", [records.PREDICTIONS, records.LOG, records.CHECKPOINT, "figures/loss.png"])
+def test_link_that_leads_out_of_a_run_is_refused(name: str, stranger: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("not theirs")
+    place = stranger / name
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(secret)
+    with pytest.raises(InputError, match=rf"{name}: leads out of the run directory") as caught:
+        records.load(stranger)
+    one_line(caught)
+    place.unlink()
+    place.symlink_to(stranger / records.CONFIG)  # within it is its own affair
+    assert records.load(stranger).name == "theirs"
+
+
+def test_linked_run_of_a_sweep_is_whole(stranger: Path, home: Path) -> None:
+    (home / "multirun" / "some").mkdir(parents=True)
+    (home / "multirun" / "some" / "0").symlink_to(stranger)
+    assert records.load(home / "multirun" / "some" / "0").name == "theirs"
