@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -27,6 +28,14 @@ def show_messages() -> None:
     package.handlers = [handler]
     package.setLevel(logging.INFO)
     package.propagate = False
+
+
+def say(*lines: object) -> None:
+    """Prints lines; where nobody reads them any more, as after `| head`, that is no error."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def exit_with(command: Callable[[], int]) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.entrance import exit_with
+from experiments.entrance import exit_with, say
 
 if TYPE_CHECKING:
     from experiments.results.records import Record
@@ -156,14 +156,16 @@ def _tell(record: Record) -> int:
     """Prints how a run ended, the next useful command and, last, its directory."""
     if record.state == "finished" and record.overfitting:
         low, high = record.metrics["test/accuracy_low"], record.metrics["test/accuracy_high"]
-        print(f"test accuracy {record.metrics['test/accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})")
-        print(record.overfitting.verdict)
-        print("next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam")
+        say(
+            f"test accuracy {record.metrics['test/accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})",
+            record.overfitting.verdict,
+            "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam",
+        )
     elif record.state == "interrupted":
-        print(f"go on after epoch {record.epochs_run}: python -m experiments.run {RESUME}{_short(record.directory)}")
+        say(f"go on after epoch {record.epochs_run}: python -m experiments.run {RESUME}{_short(record.directory)}")
     else:
-        print(f"{record.state}; everything so far and the log: {record.directory / 'run.log'}")
-    print(record.directory)
+        say(f"{record.state}; everything so far and the log: {record.directory / 'run.log'}")
+    say(record.directory)
     return EXIT_CODES[record.state]
 
 

@@ -31,8 +31,8 @@ LayerName = Literal[
 ]  # fmt: skip
 # Set by the framework (names, seeds, precision), or without meaning in one training run.
 NOT_ARGUMENTS = {
-    "activity_regularizer", "kwargs", "name", "dtype", "seed", "noise_shape", "data_format", "synchronized", "lora_rank",
-    "lora_alpha", "quantization_config",
+    "activity_regularizer", "kwargs", "name", "dtype", "seed", "noise_shape", "data_format", "synchronized",
+    "lora_rank", "lora_alpha", "quantization_config",
 }  # fmt: skip
 WHOLE_NUMBERS, NUMBERS = {"filters", "units"}, {"rate", "stddev"}  # of the arguments without a default
 # Memory of the running means that predictions use, as in PyTorch. With Keras' 0.99 they lag for hundreds of

@@ -28,7 +28,7 @@ from experiments.sweeps.crew import Crew
 from experiments.sweeps.directory import Place, find_place, freeze, locked
 from experiments.sweeps.estimate import estimate_seconds
 from experiments.sweeps.plan import Plan, count, make_plan, with_threads
-from experiments.sweeps.progress import Progress
+from experiments.sweeps.progress import Progress, write_nowhere
 from experiments.sweeps.status import Status, count_states, duration
 from experiments.training.interruption import SIGNALS, StopRequest, listening
 
@@ -133,9 +133,7 @@ def _waiting(sweep: _Sweep) -> AbstractContextManager[Any]:
 
 def _ask(crew: Crew, console: Console) -> None:
     if console.is_terminal and not os.isatty(1):  # it was closed, and must not be written to any more
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in (1, 2):
-            os.dup2(nowhere, descriptor)
+        write_nowhere()
     crew.ask()
 
 

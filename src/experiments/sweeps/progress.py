@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +30,7 @@ ROWS_BESIDE_JOBS = (
     7  # of the terminal: the table's frame, what is not shown, the bar, and a line of what was printed last
 )
 BAR_WIDTH = 30
+STYLES = {logging.ERROR: "red", logging.WARNING: "yellow"}
 RANK = {"running": 0, "failed": 1, "diverged": 1, "interrupted": 2, "done": 3, "waiting": 4}
 
 
@@ -37,17 +40,21 @@ class Progress:
     def __init__(self, console: Console, plan: Plan, place: Place, statuses: Sequence[Status]) -> None:
         self._console, self._plan, self._place, self._statuses = console, plan, place, statuses
         self._started = time.monotonic()
+        self._widths = _widths(plan)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Shows it for the length of a block; what is logged meanwhile goes above the table."""
-        if not self._console.is_terminal:
-            yield
-            return
-        live = Live(
-            get_renderable=self._render, console=self._console, refresh_per_second=REFRESH_PER_SECOND, transient=True
-        )
         with _logging_to(self._console):
+            if not self._console.is_terminal:
+                yield
+                return
+            live = Live(
+                get_renderable=self._render,
+                console=self._console,
+                refresh_per_second=REFRESH_PER_SECOND,
+                transient=True,
+            )
             live.start()
             try:
                 yield
@@ -99,21 +106,10 @@ class Progress:
 
     def _render(self) -> Group:
         rows = self._most_telling()
-        table = draw([self._row(status) for status in rows])
+        table = draw([_row(status) for status in rows], self._widths)
         hidden = [status.state for status in self._statuses if status not in rows]
-        more = [Text(f"… {len(hidden)} more: {count_states(hidden)}", style="dim")] if hidden else []
+        more = [Text(f"… {count_states(hidden)} more", style="dim")] if hidden else []
         return Group(table, *more, self._bar())
-
-    def _row(self, status: Status) -> Row:
-        row, left = status.row, status.seconds_left() if status.state == "running" else None
-        return {
-            "job": str(status.job.number),
-            **{name: show(value) for name, value in status.job.varied.items()},
-            "epoch": f"{row.epoch}/{status.job.config.training.epochs}" if row else "",
-            "validation": f"{row.validation_accuracy:.2%}" if row else "",
-            "left": duration(left) if left is not None else "",
-            "state": "finishing" if left == 0 else status.state,
-        }
 
     def _bar(self) -> Table:
         ended = sum(status.ended for status in self._statuses)
@@ -132,6 +128,29 @@ class Progress:
         room = max(self._console.height - ROWS_BESIDE_JOBS, 3)
         chosen = sorted(self._statuses, key=lambda s: (RANK[s.state], -s.changed, s.job.number))[:room]
         return sorted(chosen, key=lambda status: status.job.number)
+
+
+def _row(status: Status) -> Row:
+    row, record = status.row, status.record
+    epoch, accuracy = (row.epoch, row.validation_accuracy) if row else (0, 0.0)
+    if record:
+        epoch, accuracy = record.epochs_run, record.metrics.get("validation/accuracy", 0.0)
+    left = status.seconds_left() if status.state == "running" else None
+    return {
+        "job": str(status.job.number),
+        **{name: show(value) for name, value in status.job.varied.items()},
+        "epoch": f"{epoch}/{status.job.config.training.epochs}" if epoch else "",
+        "validation": f"{accuracy:.2%}" if epoch else "",
+        "left": duration(left) if left else "",
+        "state": "finishing" if left == 0 else status.state,
+    }
+
+
+def _widths(plan: Plan) -> dict[str, int]:
+    """Of the widest value that a column can get: a table that changes its width would flicker."""
+    varied = {name: max(len(show(job.varied[name])) for job in plan.jobs) for name in plan.varied}
+    epoch = max(2 * len(str(job.config.training.epochs)) + 1 for job in plan.jobs)
+    return varied | {"epoch": epoch, "left": len("0:00:00"), "state": len("interrupted")}
 
 
 def _left(status: Status, seconds_each: float) -> float:
@@ -157,6 +176,20 @@ class _ConsoleHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        style = {logging.ERROR: "red", logging.WARNING: "yellow"}.get(record.levelno, "")
-        with suppress(OSError):  # the terminal is gone
-            self._console.print(Text(self.format(record), style=style), soft_wrap=True)
+        text = self.format(record)
+        try:
+            if self._console.is_terminal:
+                self._console.print(Text(text, style=STYLES.get(record.levelno, "")), soft_wrap=True)
+            else:
+                sys.stdout.write(f"{text}\n")
+                sys.stdout.flush()
+        except OSError:
+            write_nowhere()
+
+
+def write_nowhere() -> None:
+    """Once a terminal or a reader is gone, nothing can be written there; that must not end a sweep."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)

@@ -14,7 +14,7 @@ Before = Literal["new", "done", "interrupted", "failed", "diverged", "running", 
 State = Literal["waiting", "running", "done", "failed", "diverged", "interrupted"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Status:
     """Where one job stands.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
 from rich import box
@@ -26,6 +26,7 @@ STYLES = {
 }
 RIGHT = ("n", "validation", "test", "gap", "epochs", "epoch", "seconds", "parameters", "left", "job")
 DISPENSABLE = ("seconds", "epochs", "gap", "key")  # what a narrow terminal goes without, the least important first
+WIDEST = 1000  # columns, to see how wide a table would be
 METRICS = ("validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy")
 
 Row = dict[str, str]  # column → text; `state` is coloured by its first known word
@@ -41,16 +42,17 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
     """Prints a table; what does not fit into a narrow terminal is left out, the least important first."""
     for hidden in range(len(DISPENSABLE) + 1):
         table = draw([{k: v for k, v in row.items() if k not in DISPENSABLE[:hidden]} for row in rows])
-        if console.measure(table).maximum <= console.width:
+        if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
             break
     console.print(table)
 
 
-def draw(rows: Sequence[Row]) -> Table:
-    """A table of at least one row, without lines between its rows."""
+def draw(rows: Sequence[Row], widths: Mapping[str, int] | None = None) -> Table:
+    """A table of at least one row, without lines between its rows; `widths` are the least ones of columns."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for name in rows[0]:
-        table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=True)
+        least = (widths or {}).get(name)
+        table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=True, min_width=least)
     for row in rows:
         state = row.get("state", "")
         style = next((STYLES[word] for word in STYLES if word in state), "")
