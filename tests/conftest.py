@@ -46,13 +46,9 @@ def tensorflow() -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def endings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The whole commands of `test_run.py`, by name; they run on half of the cores while the other tests do."""
-    if not any(item.path.name == "test_run.py" for item in request.session.items):
-        yield {}
-        return
-    from test_run import SCENARIOS
-
-    homes = {scenario: tmp_path_factory.mktemp(scenario.__name__) / "home" for scenario in SCENARIOS}
+    """The whole commands that tests ask about, by name; they run on half of the cores while the other tests do."""
+    wanted = [scenario for item in request.session.items for scenario in getattr(item.module, "SCENARIOS", ())]
+    homes = {scenario: tmp_path_factory.mktemp(scenario.__name__) / "home" for scenario in dict.fromkeys(wanted)}
     with ThreadPoolExecutor(max_workers=max(1, available_cores() // 2)) as pool:
         for home in homes.values():
             home.mkdir()

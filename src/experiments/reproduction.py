@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.conf import CONF
-from experiments.config import RunConfig, flatten, load_config, read_yaml, validate
+from experiments.config import RunConfig, flatten, read_yaml, validate
 from experiments.errors import InputError, StoppedError
 from experiments.recording import Origin, gather_facts
 from experiments.results import mirrored, records
@@ -57,20 +57,23 @@ def config_of(record: Record, *, threads: int | None = None) -> RunConfig:
     Raises:
         InputError: it does not fit today's options; each key that has changed is named.
     """
-    path = record.directory / records.CONFIG
+    values = read_yaml(record.directory / records.CONFIG)
     try:
-        config = load_config(path)
+        config = validate(values)
     except InputError as error:
-        raise _explain(record, [mistake.removeprefix(f"{path}: ") for mistake in error.mistakes]) from None
+        raise _explain(record, values, error.mistakes) from None
     if threads is None:
         return config
-    values = config.model_dump()
-    return validate(values | {"training": values["training"] | {"threads": threads}})
+    chosen = config.model_dump()
+    return validate(chosen | {"training": chosen["training"] | {"threads": threads}})
 
 
-def _explain(record: Record, mistakes: Sequence[str]) -> InputError:
+def _explain(record: Record, values: Any, mistakes: Sequence[str]) -> InputError:
     """What has changed in the options since a run was made, and which code made it."""
-    lines = [f"  {mistake}{_today(record, mistake)}" for mistake in mistakes]
+    for mistake in mistakes:
+        if (key := mistake.partition(": ")[0]).endswith("_target_"):
+            return InputError(f"{record.name}: config.yaml: {key}: a config names options, and calls nothing")
+    lines = [f"  {mistake}{_today(values, mistake)}" for mistake in mistakes]
     commit = record.environment.get("code", {}).get("commit", "not available")
     return InputError(
         f"{record.name}: its config.yaml does not fit the options of today's code:",
@@ -79,14 +82,14 @@ def _explain(record: Record, mistakes: Sequence[str]) -> InputError:
     )
 
 
-def _today(record: Record, mistake: str) -> str:
-    """What `conf/` holds for a key that the run's config lacks."""
+def _today(values: Any, mistake: str) -> str:
+    """What `conf/` holds for a key that a run's config lacks."""
     key, _, rule = mistake.partition(": ")
     group, _, leaf = key.partition(".")
     if not (leaf and rule.startswith("missing")):
         return ""
     try:
-        chosen = read_yaml(record.directory / records.CONFIG)[group].get("name", "default")
+        chosen = values[group].get("name", "default")
         file = CONF / group / f"{chosen}.yaml"
         value = flatten(read_yaml(file))[leaf] if file.parent == CONF / group else ""
     except (InputError, KeyError, TypeError, AttributeError):

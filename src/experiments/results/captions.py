@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig, flatten
 from experiments.results import records
-from experiments.results.records import Record
+from experiments.results.records import EpochRow, Record
 
 NOTE = "mlflow.note.content"  # MLflow shows this tag as the description, in Markdown
-SWEEPS = "sweeps"  # every sweep that a run is part of, as `,a,b,`; the tag `sweep` is the one that trained it
+SWEEPS = "sweeps"  # every sweep that a run is part of, each between spaces; the tag `sweep` is the one that trained it
 VIEW = "mlflow.sharedViewState."  # begins the experiment tags that hold the views of MLflow's UI
+COLOR = "mlflow.runColor"  # of a run's curves and bars; MLflow's own, from the run's id, may be alike
+# Ten that can be told apart. Source: M. Petroff, Accessible Color Sequences for Data Visualization, 2021.
+COLORS = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
 LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 LONGEST_NOTE = 7000  # characters; MLflow's limit of a tag is 8000
 LONGEST_VALUE = 40  # characters of a varied text in a run's name
@@ -22,6 +28,13 @@ SHOWN = (
     "validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy", "generalisation_gap",
 )  # fmt: skip
 CURVES = ("validation/accuracy", "validation/cross_entropy", "train/accuracy", "train/cross_entropy")
+HIDDEN = (  # from the charts: bars that look all alike
+    "validation/accuracy_low", "validation/accuracy_high", "validation/calibration_error",
+    "test/accuracy_low", "test/accuracy_high", "test/accuracy_corrected",
+    "train/final_accuracy_low", "train/final_accuracy_high", "train/final_calibration_error",
+    "train/final_accuracy", "train/final_cross_entropy",
+)  # fmt: skip
+METRIC_WIDTH = 170  # pixels of a column that is named like `validation/cross_entropy`
 
 
 def run_name(record: Record) -> str:
@@ -31,6 +44,11 @@ def run_name(record: Record) -> str:
     return " · ".join(
         value[:LONGEST_VALUE] if isinstance(value, str) else f"{name} {value}" for name, value in record.varied.items()
     )
+
+
+def first_tags(record: Record) -> dict[str, str]:
+    """What a run is given once, and its reader may change."""
+    return {} if record.job is None else {COLOR: COLORS[record.job % len(COLORS)]}
 
 
 def parameters(config: RunConfig, varied: Mapping[str, Any]) -> dict[str, str]:
@@ -68,9 +86,15 @@ def tags(record: Record) -> dict[str, str]:
 
 
 def with_sweep(sweeps: str | None, sweep: str) -> str:
-    """The tag `sweeps` with one more: `,a,` and `b` → `,a,b,`."""
-    given = sweeps or ","
-    return given if f",{sweep}," in given else f"{given}{sweep},"
+    """The tag `sweeps` with one more: ` a ` and `b` → ` a b `."""
+    given = sweeps or " "
+    return given if f" {sweep} " in given else f"{given}{sweep} "
+
+
+def epoch_metrics(row: EpochRow) -> dict[str, float]:
+    """The numbers of an epoch; MLflow shows first what is logged first, and compares by the very first."""
+    values = {key: value for key, value in row.columns().items() if isinstance(value, float)}
+    return {key: values[key] for key in CURVES} | values
 
 
 def final_metrics(record: Record) -> dict[str, float]:
@@ -81,22 +105,20 @@ def final_metrics(record: Record) -> dict[str, float]:
     """
     if not record.metrics:
         return {}
-    named = {
-        f"train/final_{key.removeprefix('train/')}" if key.startswith("train/") else key: value
-        for key, value in record.metrics.items()
-    }
-    return named | {"parameters": float(record.parameters)}
+    of_training = {key for key in record.metrics if key.startswith("train/")}
+    told = {key: value for key, value in record.metrics.items() if key not in of_training}
+    trained = {f"train/final_{key.removeprefix('train/')}": record.metrics[key] for key in sorted(of_training)}
+    return told | {"parameters": float(record.parameters)} | trained
 
 
 def run_note(record: Record) -> str:
-    """The numbers that decide, what went wrong, and how to repeat it."""
+    """The numbers that decide, the verdict, what went wrong, and how to repeat it; MLflow shows four lines at once."""
     parts = []
-    if record.error:
-        parts.append(f"**{record.state}** after epoch {record.epochs_run}: {record.error.type}: {record.error.message}")
-    elif record.state != "finished":
-        parts.append(f"**{record.state}** after epoch {record.epochs_run}")
+    if record.state != "finished":
+        why = f": {record.error.type}: {record.error.message}" if record.error else ""
+        parts.append(f"**{record.state}** after epoch {record.epochs_run}{why}")
     if record.metrics:
-        parts.append("\n".join(_scores(record.metrics)))
+        parts.append("; ".join(_score(record.metrics, split) for split in ("validation", "test")))
     if record.overfitting:
         parts.append(record.overfitting.verdict)
     if record.state == "finished":
@@ -104,16 +126,14 @@ def run_note(record: Record) -> str:
     return "\n\n".join(parts)[:LONGEST_NOTE]
 
 
-def _scores(metrics: Mapping[str, float]) -> list[str]:
-    lines = ["| images | accuracy | 95 % interval | cross-entropy |", "| --- | ---: | :---: | ---: |"]
-    for split in ("validation", "test", "train"):
-        accuracy, low, high, cross_entropy = (
-            metrics.get(f"{split}/{name}") for name in ("accuracy", "accuracy_low", "accuracy_high", "cross_entropy")
-        )
-        interval = f"{100 * low:.2f} – {100 * high:.2f} %" if low is not None and high is not None else "–"
-        if accuracy is not None and cross_entropy is not None:
-            lines.append(f"| {split} | {100 * accuracy:.2f} % | {interval} | {cross_entropy:.4f} |")
-    return lines
+def _score(metrics: Mapping[str, float], split: str) -> str:
+    """`validation accuracy **97.65 %** [97.24, 98.00], cross-entropy 0.0902`."""
+    accuracy, low, high, cross_entropy = (
+        metrics.get(f"{split}/{name}", math.nan)
+        for name in ("accuracy", "accuracy_low", "accuracy_high", "cross_entropy")
+    )
+    interval = f"[{100 * low:.2f}, {100 * high:.2f}]"
+    return f"{split} accuracy **{100 * accuracy:.2f} %** {interval}, cross-entropy {cross_entropy:.4f}"
 
 
 def sweep_note(directory: Path) -> str:
@@ -140,16 +160,18 @@ def sweep_view(sweep: str, varied: Sequence[str]) -> tuple[str, str]:
     adds the charts of all other metrics itself.
     """
     shown = [f"params.`{name}`" for name in varied] + [f"metrics.`{name}`" for name in SHOWN]
-    splits = ("validation", "train", "test")
     state = {
-        "searchFilter": f'tags.{SWEEPS} LIKE "%,{sweep},%"',
+        "searchFilter": f'tags.{SWEEPS} LIKE "% {sweep} %"',
         "orderByKey": "metrics.`validation/accuracy`",
         "orderByAsc": False,
         "selectedColumns": shown,
-        "compareRunCharts": [_line_chart(metric) for metric in CURVES],
+        "columnOrder": shown,
+        "columnWidths": {column: METRIC_WIDTH for column in shown if column.startswith("metrics")},
+        "compareRunCharts": [_chart(metric, "LINE") for metric in CURVES]
+        + [_chart(metric, "BAR", deleted=True) for metric in HIDDEN],
         "compareRunSections": [
             {"uuid": split, "name": split, "display": True, "isReordered": False, "deleted": False, "isGenerated": True}
-            for split in splits
+            for split in ("validation", "train", "test")
         ],
         "isAccordionReordered": True,  # keeps the order of the sections
     }
@@ -158,16 +180,19 @@ def sweep_view(sweep: str, varied: Sequence[str]) -> tuple[str, str]:
     return f"{VIEW}{sweep}", json.dumps(view)
 
 
-def _line_chart(metric: str) -> dict[str, Any]:
+def _chart(metric: str, kind: str, *, deleted: bool = False) -> dict[str, Any]:
     """A chart as MLflow's UI keeps it."""
     split, _, name = metric.partition("/")
-    return {
-        "uuid": metric, "type": "LINE", "metricKey": metric, "displayName": name, "metricSectionId": split,
-        "runsCountToCompare": 10, "deleted": False, "isGenerated": True, "lineSmoothness": 0,
-        "scaleType": "linear", "range": {}, "xAxisKey": "step", "xAxisScaleType": "linear",
+    chart = {
+        "uuid": metric, "type": kind, "metricKey": metric, "displayName": name, "metricSectionId": split,
+        "runsCountToCompare": 10, "deleted": deleted, "isGenerated": True,
+    }  # fmt: skip
+    line = {
+        "lineSmoothness": 0, "scaleType": "linear", "range": {}, "xAxisKey": "step", "xAxisScaleType": "linear",
         "selectedXAxisMetricKey": "", "yAxisKey": "metric", "yAxisExpressions": [], "ignoreOutliers": False,
         "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True,
     }  # fmt: skip
+    return chart | line if kind == "LINE" else chart
 
 
 def sweep_views(experiment_tags: Mapping[str, str]) -> list[str]:

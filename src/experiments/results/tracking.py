@@ -151,7 +151,12 @@ class _Run:
 
     def _create(self, experiment: str) -> str:
         started = int(self.record.started_at.timestamp() * 1000)
-        run = self.client.create_run(experiment, start_time=started, run_name=captions.run_name(self.record))
+        run = self.client.create_run(
+            experiment,
+            start_time=started,
+            run_name=captions.run_name(self.record),
+            tags=captions.first_tags(self.record),
+        )
         return str(run.info.run_id)
 
     def log_epoch(self, row: EpochRow, elapsed_seconds: float) -> None:
@@ -159,7 +164,7 @@ class _Run:
         from mlflow.entities import Metric
 
         at = int((self.record.started_at + timedelta(seconds=elapsed_seconds)).timestamp() * 1000)
-        values = {k: v for k, v in row.columns().items() if isinstance(v, float)}
+        values = captions.epoch_metrics(row)
         self.client.log_batch(self.run_id, metrics=[Metric(k, v, at, row.epoch) for k, v in values.items()])
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ def _show(sweep: _Sweep) -> int:
     seconds = estimate_seconds(sweep.plan, todo, sweep.home)
     time = f"about {duration(seconds)}" if seconds is not None else "no earlier run tells how long it takes"
     print(f"{sweep.place.name}: {tables.describe(sweep.plan, sweep.statuses)}; {time}")  # noqa: T201 - it was asked for
-    tables.print_rows(tables.planned(sweep.plan, sweep.statuses), sweep.console)
+    sweep.console.print("", tables.draw(tables.planned(sweep.plan, sweep.statuses), sweep.console), sep="\n")
     return 0
 
 
@@ -215,7 +215,7 @@ def _tell(sweep: _Sweep, answer: Sequence[str], *, asked: bool) -> int:
     place, statuses = sweep.place, sweep.statuses
     counts = Counter(status.state for status in statuses)
     failed, missing = counts["failed"] + counts["diverged"], counts["interrupted"] + counts["waiting"]
-    tables.print_rows(tables.ended(sweep.plan, statuses), sweep.console)
+    sweep.console.print("", tables.draw(tables.ended(sweep.plan, statuses), sweep.console), "", sep="\n")
     for sentence in answer:
         log.info(sentence)
     unmirrored = sum(not status.record.mlflow.synced for status in statuses if status.record)

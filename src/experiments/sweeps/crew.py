@@ -55,8 +55,8 @@ class Crew:
     def work(self) -> None:
         """Runs until nothing is left to run, or until it is told to stop."""
         while self._running or (self._waiting and not self._stopping()):
-            while status := self._next():
-                self._start(status)
+            while self._start_next():
+                pass
             workers.wait(self._running, TICK_SECONDS)
             for worker in list(self._running):
                 self._look_at(worker)
@@ -72,24 +72,22 @@ class Crew:
     def _stopping(self) -> bool:
         return bool(self.asked or self._reason)
 
-    def _next(self) -> Status | None:
-        """The next job that may start now. One that another sweep is training has to wait, and may then be done."""
+    def _start_next(self) -> bool:
+        """Starts a job, where one may start now. What another sweep is training has to wait, and may then be done."""
         if self._stopping() or len(self._running) >= self.plan.workers:
-            return None
-        now = time.monotonic()
-        for status in list(self._waiting):
-            if self._not_before.get(status.job.number, 0) > now:
-                continue
+            return False
+        for status in [s for s in self._waiting if self._not_before.get(s.job.number, 0) <= time.monotonic()]:
             self._waiting.remove(status)
             try:
                 check_room(self.home)
                 if self._is_free(status) and not self._is_done_elsewhere(status):
-                    return status
-            except (InputError, OSError) as error:  # of the disk: it will not be better for the next job
+                    self._start(status)
+                    return True
+            except (InputError, OSError) as error:  # the disk is full, say: the next job would not do better
                 self._waiting.appendleft(status)
-                self._reason = str(error)
-                return None
-        return None
+                self._stop_because(str(error))
+                return False
+        return False
 
     def _lock_of(self, status: Status) -> Path:
         return self.home / "multirun" / LOCKS / status.job.run_key
@@ -143,8 +141,10 @@ class Crew:
         ending = worker.leave(0 if ended and ended.state == "killed" else workers.LEAVE_SECONDS)
         if ended is None:
             hint = " (out of memory?)" if ending == "SIGKILL" else ""
-            stopped = self._told > 1
-            ended = Ended("interrupted" if stopped else "killed", f"Killed: the process ended with {ending}{hint}")
+            message = f"Killed: the process ended with {ending}{hint}"
+            ended = Ended("interrupted") if self._told > 1 else Ended("killed", message)
+        if ended.state == "killed" and failures.has_finished(status, self.place):  # its end was not needed any more
+            ended = Ended("finished")
         del self._running[worker]
         failures.gather_output(status.job, self.place)
         if ended.state == "busy":
@@ -175,25 +175,24 @@ class Crew:
     def _give_up_early(self) -> None:
         failed = [status for status in self._endings if status.state == "failed"]
         if failed and self.plan.execution.fail_fast:
-            self._reason = "sweep.fail_fast=true"
+            self._stop_because("sweep.fail_fast=true")
         messages = {status.message.replace(str(self.place.directory_of(status.job)), "") for status in failed}
         if len(self._endings) == len(failed) == ALIKE and len(messages) == 1:
-            self._reason = f"the first {ALIKE} jobs all failed with the same error"
+            self._stop_because(f"the first {ALIKE} jobs all failed with the same error")
+
+    def _stop_because(self, reason: str) -> None:
+        if not self._stopping():
+            self._reason = reason
 
     def _pass_the_stop_on(self) -> None:
-        wanted = min(max(self.asked, 1 if self._reason else 0), 2)
-        if self._told >= wanted:
+        if self._told >= min(self.asked + bool(self._reason), 2):
             return
         self._told += 1
         for worker in self._running:
             worker.stop()
         if self._told == 1:
-            left = (
-                "running jobs end with their epoch and can go on; Ctrl-C again stops now"
-                if self._running
-                else "no job is running"
-            )
-            log.warning("stopping (%s): %s", self._reason or "you asked to stop", left)
+            running = ": running jobs end with their epoch and can go on; Ctrl-C again stops now"
+            log.warning("stopping (%s)%s", self._reason or "as you asked", running if self._running else "")
             return
         log.warning("stopping now")
         deadline = time.monotonic() + GRACE_SECONDS

@@ -69,12 +69,16 @@ def _new(status: Status, place: Place, parent: str | None) -> Record:
     )
 
 
+def has_finished(status: Status, place: Place) -> bool:
+    """Whether a job's own run is whole, however its process ended."""
+    with suppress(InputError):
+        return records.load(place.directory_of(status.job)).state == "finished"
+    return False
+
+
 def is_unmirrored(status: Status, place: Place) -> bool:
-    """Whether MLflow does not know yet how a job ended, though its directory does."""
-    if status.state not in ("failed", "interrupted"):
-        return False
-    try:
+    """Whether a job's process was gone before it could tell MLflow how the run ended."""
+    with suppress(InputError):
         found = records.load(place.directory_of(status.job))
-    except InputError:
-        return False
-    return not found.mlflow.synced
+        return found.sweep == place.name and not found.mlflow.synced and found.mlflow.error is None
+    return False

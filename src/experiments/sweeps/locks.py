@@ -24,9 +24,6 @@ def held(path: Path) -> Iterator[bool]:
         if file is not None:
             path.unlink(missing_ok=True)
             file.close()
-            with suppress(OSError):  # as it was before, where nothing else is there
-                path.parent.rmdir()
-                path.parent.parent.rmdir()
 
 
 def holder(path: Path) -> str:
@@ -38,12 +35,9 @@ def holder(path: Path) -> str:
 
 
 def _acquire(path: Path) -> TextIO | None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = path.open("a")
-        except FileNotFoundError:  # another process has removed the empty folder just now
-            continue
+        file = path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -26,9 +26,7 @@ from experiments.sweeps.tables import Row, draw
 
 log = logging.getLogger(__name__)
 REFRESH_PER_SECOND = 4
-ROWS_BESIDE_JOBS = (
-    7  # of the terminal: the table's frame, what is not shown, the bar, and a line of what was printed last
-)
+ROWS_BESIDE_JOBS = 6  # header, rule, what is not shown, the bar, what was printed last, the cursor
 BAR_WIDTH = 30
 STYLES = {logging.ERROR: "red", logging.WARNING: "yellow"}
 RANK = {"running": 0, "failed": 1, "diverged": 1, "interrupted": 2, "done": 3, "waiting": 4}
@@ -106,7 +104,7 @@ class Progress:
 
     def _render(self) -> Group:
         rows = self._most_telling()
-        table = draw([_row(status) for status in rows], self._widths)
+        table = draw([_row(status) for status in rows], self._console, self._widths)
         hidden = [status.state for status in self._statuses if status not in rows]
         more = [Text(f"… {count_states(hidden)} more", style="dim")] if hidden else []
         return Group(table, *more, self._bar())
@@ -150,7 +148,7 @@ def _widths(plan: Plan) -> dict[str, int]:
     """Of the widest value that a column can get: a table that changes its width would flicker."""
     varied = {name: max(len(show(job.varied[name])) for job in plan.jobs) for name in plan.varied}
     epoch = max(2 * len(str(job.config.training.epochs)) + 1 for job in plan.jobs)
-    return varied | {"epoch": epoch, "left": len("0:00:00"), "state": len("interrupted")}
+    return varied | {"epoch": epoch, "left": len("00:00"), "state": len("finishing")}
 
 
 def _left(status: Status, seconds_each: float) -> float:

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
+from typing import Literal
 
 from rich import box
 from rich.console import Console
@@ -25,7 +26,8 @@ STYLES = {
     "finishing": "cyan",
 }
 RIGHT = ("n", "validation", "test", "gap", "epochs", "epoch", "seconds", "parameters", "left", "job")
-DISPENSABLE = ("seconds", "epochs", "gap", "key")  # what a narrow terminal goes without, the least important first
+KEPT_WHOLE = (*RIGHT, "jobs", "seeds", "state", "key")  # what varies may be broken into lines where there is no room
+DISPENSABLE = ("seconds", "epochs", "gap", "key", "left")  # what a narrow terminal goes without, in this order
 WIDEST = 1000  # columns, to see how wide a table would be
 METRICS = ("validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy")
 
@@ -38,21 +40,23 @@ def describe(plan: Plan, statuses: Sequence[Status]) -> str:
     return f"{count(len(statuses), 'job')}: {states}; {count(plan.workers, 'worker')} × {count(plan.threads, 'thread')}"
 
 
-def print_rows(rows: Sequence[Row], console: Console) -> None:
-    """Prints a table; what does not fit into a narrow terminal is left out, the least important first."""
+def draw(rows: Sequence[Row], console: Console, widths: Mapping[str, int] | None = None) -> Table:
+    """A table of at least one row; what does not fit is left out, the least important first.
+
+    `widths` are the least ones of columns.
+    """
     for hidden in range(len(DISPENSABLE) + 1):
-        table = draw([{k: v for k, v in row.items() if k not in DISPENSABLE[:hidden]} for row in rows])
+        table = _draw([{k: v for k, v in row.items() if k not in DISPENSABLE[:hidden]} for row in rows], widths or {})
         if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
             break
-    console.print(table)
+    return table
 
 
-def draw(rows: Sequence[Row], widths: Mapping[str, int] | None = None) -> Table:
-    """A table of at least one row, without lines between its rows; `widths` are the least ones of columns."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+def _draw(rows: Sequence[Row], widths: Mapping[str, int]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for name in rows[0]:
-        least = (widths or {}).get(name)
-        table.add_column(name, justify="right" if name in RIGHT else "left", no_wrap=True, min_width=least)
+        side: Literal["right", "left"] = "right" if name in RIGHT else "left"
+        table.add_column(name, justify=side, no_wrap=name in KEPT_WHOLE, min_width=widths.get(name))
     for row in rows:
         state = row.get("state", "")
         style = next((STYLES[word] for word in STYLES if word in state), "")

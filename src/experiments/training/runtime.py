@@ -16,6 +16,7 @@ from typing import TextIO
 from experiments.errors import InputError
 from experiments.ingredients.execution import Training
 from experiments.results import environment
+from experiments.training.portable import use_exact_operations
 
 PORTABLE_ISA = "AVX2"  # the newest set that every x86-64 server and laptop of the last ten years has
 # Beginnings of variables that choose other kernels; a portable run must have the same ones everywhere.
@@ -45,6 +46,8 @@ def prepare(training: Training) -> None:
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_image_data_format("channels_last")
+    if training.determinism == "portable":
+        use_exact_operations()
     _started_as[:] = [training]
 
 

@@ -1,0 +1,38 @@
+"""Operations with the same bits on every CPU, in the place of those that start from a CPU's own approximation.
+
+TensorFlow computes 1 / sqrt(x) by the instruction `rsqrtps` and one Newton step. The instruction promises 11 bits; what
+Intel's and AMD's give beyond them differs, and so do the bits after the step. Division and square root are exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def use_exact_operations() -> None:
+    """Replaces, in this process: x / sqrt(y) in every graph, `tf.math.rsqrt`, and batch normalisation, which uses it."""
+    import tensorflow as tf
+
+    # Part of it turns x / sqrt(y), as in RMSprop and Adagrad, into x * rsqrt(y).
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    tf.math.rsqrt = _rsqrt
+    tf.nn.batch_normalization = _batch_normalization
+
+
+def _rsqrt(x: Any, name: str | None = None) -> Any:
+    import tensorflow as tf
+
+    return tf.math.divide(tf.ones_like(x), tf.math.sqrt(x), name=name)
+
+
+def _batch_normalization(
+    x: Any, mean: Any, variance: Any, offset: Any, scale: Any, variance_epsilon: float, name: str | None = None
+) -> Any:
+    """(x - mean) / sqrt(variance + variance_epsilon) * scale + offset, in the order of TensorFlow's own."""
+    import tensorflow as tf
+
+    inverse = _rsqrt(variance + variance_epsilon)
+    if scale is not None:
+        inverse *= scale
+    shift = -mean * inverse if offset is None else offset - mean * inverse
+    return tf.math.add(x * tf.cast(inverse, x.dtype), tf.cast(shift, x.dtype), name=name)
