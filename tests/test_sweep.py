@@ -6,12 +6,16 @@ import csv
 import io
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
@@ -21,7 +25,7 @@ import psutil
 import pytest
 import yaml
 
-from conftest import SMALL, Ended, started
+from conftest import SMALL, Ended, environment, started
 from experiments.config import available_cores, load_config
 from experiments.results import records
 from experiments.results.records import Record
@@ -109,7 +113,10 @@ def assert_store_agrees(home: Path, jobs: list[Record]) -> None:
         question = "SELECT step, value FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step"
         for name in ("train/loss", "validation/accuracy", "learning_rate"):
             logged = ask_store(home, question, job.mlflow.run_id, name)
-            assert logged == [(row.epoch, row.columns()[name]) for row in job.rows], (job.name, name)
+            expected = [(row.epoch, row.columns()[name]) for row in job.rows]
+            # A process that was ended at once may have written an epoch that it has not mirrored.
+            allowed = [expected] if job.state == "finished" else [expected, expected[:-1]]
+            assert logged in allowed, (job.name, name)
     keys = ask_store(home, "SELECT value, count(*) FROM tags WHERE key = 'run_key' GROUP BY value")
     assert sorted(keys) == sorted((job.run_key, 1) for job in jobs)
 
@@ -133,19 +140,21 @@ def sweep_again_and_again(home: Path) -> Seen:
 
 
 FAILING = (
-    "model=mlp", "model.units=[16]", "optimizer=sgd", "optimizer.learning_rate=0.1,1e30,0.2", f"training.epochs={EPOCHS}",
+    "model=mlp", "model.units=[16]", "optimizer=sgd", "optimizer.learning_rate=0.1,1e38,0.2",
+    f"training.epochs={EPOCHS}",
 )  # fmt: skip
 
 
 def sweep_that_fails_and_goes_on(home: Path) -> Seen:
     """One job is killed, one diverges, one is good; then the same again."""
     with started(home, *BASE, *FAILING) as command:
-        wait_until(lambda: checkpoints(home, 0))
+        wait_until(lambda: len(checkpoints(home, 0)) > 1)
         os.kill(pid_of(home, 0), signal.SIGKILL)
         first = command.finish()
     for job in jobs_of(sweep_of(first)):
         shutil.copytree(job.directory, home / "first" / job.directory.name)
-    shutil.copy(home / "mlflow.db", home / "first")
+    for part in home.glob("mlflow.db*"):
+        shutil.copy(part, home / "first")
     return Seen(home, [first, run_sweep(home, *FAILING)])
 
 
@@ -154,7 +163,7 @@ def one_of_them_alone(home: Path) -> Seen:
     ends = []
     for overrides in (
         ["model=linear", "optimizer=adam", "seed=1", "training.epochs=2"],
-        [*FAILING, "optimizer.learning_rate=0.1"],
+        [text.replace(",1e38,0.2", "") for text in FAILING],
     ):
         with started(home, *SMALL, "tracking=none", *overrides) as command:
             ends.append(command.finish())
@@ -303,7 +312,7 @@ def test_dry_run_shows_the_plan_and_leaves_nothing(seen: Seen) -> None:
     lines = [line.split() for line in dry.out.splitlines() if line.strip()]
     assert re.search(r": 4 jobs: 2 done, 2 new; 2 workers × 1 thread; about \d+:\d\d$", dry.out.splitlines()[0])
     assert lines[1] == ["jobs", "optimizer", "seeds", "state", "parameters", "key"]
-    assert lines[3][:-1] == ["0-1", "sgd", "1-2", "1", "done,", "1", "new"] or lines[3][-2] == "7,850"
+    assert lines[3][:-1] == ["0-1", "sgd", "1-2", "1", "done,", "1", "new", "7,850"]
     assert len(list((seen.home / "multirun").glob("[0-9]*"))) == 2
 
 
@@ -324,7 +333,7 @@ def test_job_that_fails_fails_alone_and_says_why(seen: Seen) -> None:
     log = os.path.relpath(sweep / "0" / "run.log", seen.home.parent)
     killed = "Killed: the process ended with SIGKILL (out of memory?)"
     assert f"job 0 (learning_rate=0.1) failed: {killed}; log: {log}\n" in ended.out
-    assert re.search(r"^job 1 \(learning_rate=1e\+30\) diverged: the loss of epoch 1 is not .*; log: ", ended.out, re.M)
+    assert re.search(r"^job 1 \(learning_rate=1e\+38\) diverged: the loss of epoch 1 is not .*; log: ", ended.out, re.M)
     assert re.search(r"^job 2 \(learning_rate=0.2\) done: ", ended.out, re.M)
     assert "1 failed, 1 diverged; the same command again does what is missing" in ended.out
 
@@ -404,3 +413,309 @@ def test_one_bad_value_among_fifty_jobs_is_told_in_three_seconds(home: Path) -> 
         "9 jobs, the first is job 5 (optimizer=adagrad, schedule=cosin): schedule=cosin: no such option"
     )
     assert list(home.iterdir()) == []
+
+
+# Sweeps that are stopped.
+
+LONG = ("seed=0,1,2", f"training.epochs={2 * EPOCHS}")
+
+
+@pytest.mark.slow
+def test_stopped_sweep_goes_on_where_it_was(home: Path) -> None:
+    """Ctrl-C, Ctrl-C twice, SIGTERM, then to the end."""
+    ends = []
+    for signals in ([signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]):
+        with started(home, *BASE, *LONG) as command:
+            command.wait_for("job 1 ")
+            wait_until(lambda: all(checkpoints(home, job) for job in (0, 1)))
+            for number in signals:
+                command.process.send_signal(number)
+                time.sleep(0.3)
+            ends.append(command.finish())
+        assert_nothing_runs(home)
+        jobs = jobs_of(sweep_of(ends[-1]))
+        assert [job.state for job in jobs] == ["interrupted"] * 2
+        assert_store_agrees(home, jobs)
+    once, twice, terminated = ends
+    assert [ended.code for ended in ends] == [130, 130, 130]
+    assert [ended.err for ended in ends] == [""] * 3
+    stopping = "stopping (as you asked): running jobs end with their epoch and can go on; Ctrl-C again stops now"
+    assert all(stopping in ended.out for ended in ends)
+    assert [("stopping now" in ended.out) for ended in ends] == [False, True, False]
+    assert "2 interrupted, 1 waiting; the same command again does what is missing" in once.out
+    assert ": 3 jobs: 2 interrupted, 1 new; " in twice.out.splitlines()[0]
+    assert re.search(r"^job 0 \(seed=0\) resumed after epoch \d+$", terminated.out, re.M)
+    finished = run_sweep(home, *LONG)
+    assert finished.code == 0
+    assert {sweep_of(ended) for ended in ends} == {sweep_of(finished)}
+    jobs = jobs_of(sweep_of(finished))
+    assert [[row.epoch for row in job.rows] for job in jobs] == [[*range(1, 2 * EPOCHS + 1)]] * 3
+    assert_store_agrees(home, jobs)
+    assert digests(jobs) == digests(jobs_of(sweep_of(run_sweep(home, *LONG, "sweep.reuse=never", "sweep.workers=1"))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment_seconds", [0.5, 1.5, 3.0])
+def test_sweep_that_is_stopped_before_it_trains_leaves_nothing(home: Path, moment_seconds: float) -> None:
+    with started(home, *BASE, *LONG) as command:
+        time.sleep(moment_seconds)
+        command.process.send_signal(signal.SIGINT)
+        ended = command.finish()
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+    assert_nothing_runs(home)
+    assert list((home / "multirun").glob("[0-9]*/[0-9]*")) == []
+
+
+class Terminal:
+    """A sweep in the foreground of a terminal of its own."""
+
+    def __init__(self, home: Path, *overrides: str) -> None:
+        pid, self._screen = pty.fork()
+        if pid == 0:
+            os.chdir(home)
+            arguments = [sys.executable, "-m", "experiments.run", *BASE, *overrides]
+            os.execvpe(sys.executable, arguments, environment(home, TERM="xterm", COLUMNS="80", LINES="24"))
+        self.pid, self.seen, self.code = pid, "", None
+
+    def read(self, seconds: float = 0.1) -> bool:
+        """Reads what is written there; False when it was closed."""
+        if select.select([self._screen], [], [], seconds)[0]:
+            try:
+                self.seen += os.read(self._screen, 65536).decode(errors="replace")
+            except OSError:
+                return False
+        return True
+
+    def read_until(self, true: Callable[[], Any]) -> None:
+        def read_on() -> Any:
+            self.read()
+            return true()
+
+        wait_until(read_on)
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._screen, keys)
+
+    def close(self) -> None:
+        os.close(self._screen)
+
+    def wait(self) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+
+
+@pytest.mark.slow
+def test_terminal_shows_a_live_table_and_passes_ctrl_c_on(home: Path) -> None:
+    terminal = Terminal(home, *LONG)
+    terminal.read_until(lambda: checkpoints(home, 0) and "running" in terminal.seen)
+    terminal.press(b"\x03")
+    while terminal.read(0.5):
+        pass
+    terminal.close()
+    assert terminal.wait() == 130
+    text = CONTROL_CODES.sub("", terminal.seen)
+    assert re.search(r"^job +seed +epoch +validation +left +state$", text, re.M)
+    assert re.search(r"^ +0 +0 +\d+/120 +\d+\.\d\d% .*running$", text, re.M)
+    assert re.search(r"━+ .*0/3 jobs  0:\d\d  about \d+:\d\d left$", text, re.M)
+    assert "stopping (as you asked): running jobs end with their epoch" in text
+    assert not re.search(r"^(E0000|I0000|W0000|WARNING|20\d\d-\d\d-\d\d \d\d:)", text, re.M)  # of jobs or TensorFlow
+    assert "\x1b[?25h" in terminal.seen[-2000:]  # the cursor is there again
+    assert text.rstrip().splitlines()[-1] == str(sweep_of(Ended(0, text.rstrip(), "", home)))
+    assert_nothing_runs(home)
+
+
+@pytest.mark.slow
+def test_terminal_that_is_closed_stops_the_sweep_in_order(home: Path) -> None:
+    terminal = Terminal(home, *LONG)
+    terminal.read_until(lambda: checkpoints(home, 0))
+    terminal.close()
+    assert terminal.wait() == 130
+    assert_nothing_runs(home)
+    (sweep,) = (home / "multirun").glob("[0-9]*")
+    jobs = jobs_of(sweep)
+    assert {job.state for job in jobs} == {"interrupted"}
+    assert_store_agrees(home, jobs)
+    assert (sweep / "summary.csv").exists()
+
+
+@pytest.mark.slow
+def test_sweep_outlives_the_reader_of_its_output(home: Path) -> None:
+    with started(home, *BASE, "seed=0,1", "training.epochs=3") as command:
+        command.wait_for("job 0 ")
+        command.process.stdout.close()
+        assert command.process.wait(60) in (0, 1, 120)
+    (sweep,) = (home / "multirun").glob("[0-9]*")
+    assert [job.state for job in jobs_of(sweep)] == ["finished"] * 2
+    assert (sweep / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_job_that_takes_too_long_fails_and_tells_where_it_was(home: Path) -> None:
+    endless = ("training.epochs=1000000", "sweep.timeout_minutes=0.05", "seed=range(9)")
+    alike = run_sweep(home, *endless)
+    assert alike.code == 1
+    assert "failed: TimeoutError: took longer than sweep.timeout_minutes=0.05; log: " in alike.out
+    assert "stopping (the first 3 jobs all failed with the same error)" in alike.out
+    jobs = jobs_of(sweep_of(alike))
+    assert len(jobs) in (3, 4)
+    log = (jobs[0].directory / "run.log").read_text()
+    assert "most recent call first" in log
+    assert log.splitlines()[-1] == "TimeoutError: took longer than sweep.timeout_minutes=0.05"
+    assert_store_agrees(home, jobs)
+    first = run_sweep(home, *endless, "sweep.fail_fast=true", "sweep.reuse=never", "sweep.workers=1")
+    assert first.code == 1
+    assert "stopping (sweep.fail_fast=true)" in first.out
+    assert [job.state for job in jobs_of(sweep_of(first))] == ["failed"]
+    assert_nothing_runs(home)
+
+
+# Sweeps beside each other, and what stands in their way.
+
+
+@pytest.mark.slow
+def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None:
+    """Two that have jobs in common, and one of them twice, all on a fresh store."""
+    overrides = f"training.epochs={EPOCHS}"
+    with (
+        started(home, *BASE, overrides, "seed=0,1,2") as a,
+        started(home, *BASE, overrides, "seed=1,2,3") as b,
+        started(home, *BASE, overrides, "seed=1,2,3") as again,
+    ):
+        ends = [command.finish() for command in (a, b, again)]
+    assert ends[0].code == 0
+    assert sorted(ended.code for ended in ends[1:]) == [0, 2]
+    (refused,) = [ended for ended in ends if ended.code == 2]
+    assert re.fullmatch(r"this sweep is being run already, by process \d+; wait for it or stop it\n", refused.err)
+    other = next(ended for ended in ends[1:] if ended.code == 0)
+    assert sweep_of(ends[0]) != sweep_of(other)
+    trained = [records.load(path) for path in records.run_directories(home)]
+    assert sorted(job.seed for job in trained) == [0, 1, 2, 3]  # no key was trained twice
+    assert [job.seed for job in jobs_of(sweep_of(ends[0]))] == [0, 1, 2]
+    assert [job.seed for job in jobs_of(sweep_of(other))] == [1, 2, 3]
+    assert_store_agrees(home, trained)
+    assert list((home / "multirun" / ".locks").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_eight_workers_on_a_fresh_store_lose_nothing(home: Path) -> None:
+    """As on a machine of eight cores: more processes than there are here."""
+    code = (
+        "import experiments.sweeps.plan as plan; plan.available_cores = lambda: 8\n"
+        "from experiments.run import main; main()"
+    )
+    overrides = (*SMALL, "model=linear", "training.epochs=20", "seed=range(8)", "sweep.workers=8")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "-m", *overrides],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ": 8 jobs: 8 new; 8 workers × 1 thread" in ended.stdout
+    assert "MLflow" not in ended.stdout
+    jobs = jobs_of(Path(ended.stdout.splitlines()[-1]))
+    assert [job.mlflow.synced for job in jobs] == [True] * 8
+    assert_store_agrees(home, jobs)
+
+
+@pytest.mark.slow
+def test_locked_store_stops_no_sweep_and_loses_nothing(home: Path) -> None:
+    with started(home, *BASE, "seed=0,1", "training.epochs=3") as command:
+        store = sqlite3.connect(home / "mlflow.db", isolation_level=None)
+        store.execute("CREATE TABLE other (thing)")
+        store.execute("BEGIN EXCLUSIVE")
+        ended = command.finish()
+    assert ended.code == 0
+    assert "MLflow cannot be reached (OperationalError: database is locked); the sweep runs without it" in ended.out
+    assert f"2 runs not in MLflow yet: python -m experiments.sync {sweep_of(ended).name}" in ended.out
+    store.execute("ROLLBACK")
+    store.execute("DROP TABLE other")
+    store.close()
+    (home / "mlflow.db").unlink()  # it never was a store
+    again = run_sweep(home, "seed=0,1", "training.epochs=3")
+    assert ": 2 jobs: 2 done; " in again.out.splitlines()[0]
+    assert "not in MLflow" not in again.out
+    jobs = jobs_of(sweep_of(again))
+    assert_store_agrees(home, jobs)
+    (parent,) = ask_store(home, "SELECT run_uuid FROM runs WHERE name = ?", sweep_of(again).name)
+    assert ask_store(home, "SELECT DISTINCT value FROM tags WHERE key = 'mlflow.parentRunId'") == [parent]
+
+
+@pytest.mark.slow
+def test_editing_code_and_conf_changes_nothing_in_a_sweep(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    checkout = tmp_path_factory.mktemp("checkout")
+    root = Path(__file__).parents[1]
+    for name in ("src", "conf"):
+        shutil.copytree(root / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    overrides = ("seed=0,1,2", "training.epochs=20", "tracking=none")
+    with started(home, *BASE, *overrides, PYTHONPATH=str(checkout / "src")) as command:
+        command.wait_for("job 1 ")
+        for path in checkout.rglob("*.py"):
+            path.write_text("raise SystemError('edited')\n")
+        for path in checkout.rglob("*.yaml"):
+            path.write_text("edited: [")
+        ended = command.finish()
+    assert (ended.code, ended.err) == (0, "")
+    assert (sweep_of(ended) / "report.html").exists()
+    jobs = jobs_of(sweep_of(ended))
+    assert len({job.code_digest for job in jobs}) == 1
+    assert digests(jobs) == digests(jobs_of(sweep_of(run_sweep(home, *overrides, "sweep.reuse=never"))))
+
+
+@pytest.mark.slow
+def test_without_fork_workers_are_spawned(home: Path) -> None:
+    code = (
+        "import experiments.sweeps.workers as workers; workers.METHODS = ('spawn',)\n"
+        "from experiments.run import main; main()"
+    )
+    overrides = (*SMALL, "model=linear", "training.epochs=2", "seed=0,1", "sweep.workers=2", "tracking=none")
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "-m", *overrides],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    forked = run_sweep(home, "training.epochs=2", "seed=0,1", "tracking=none", "sweep.reuse=never")
+    assert digests(jobs_of(Path(ended.stdout.splitlines()[-1]))) == digests(jobs_of(sweep_of(forked)))
+    assert_nothing_runs(home)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 80 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("file systems cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+@pytest.mark.slow
+def test_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(small_disk: Path) -> None:
+    overrides = ("seed=range(6)", f"training.epochs={EPOCHS}")
+    filler = small_disk / "filler"
+    with started(small_disk, *BASE, *overrides) as command:
+        wait_until(lambda: checkpoints(small_disk, 0))
+        with suppress(OSError):
+            filler.write_bytes(bytes(100_000_000))
+        ended = command.finish()
+    assert ended.code == 1
+    assert ended.err == ""
+    assert "No space left on device" in ended.out
+    assert re.search(r"^stopping \(.*: has \d+ MB free; a run needs 50 MB\)", ended.out, re.M)
+    assert run_sweep(small_disk, *overrides).code == 2
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=300m", str(small_disk)], check=True)
+    again = run_sweep(small_disk, *overrides)
+    assert again.code == 0
+    jobs = jobs_of(sweep_of(again))
+    assert [job.state for job in jobs] == ["finished"] * 6
+    assert_store_agrees(small_disk, jobs)

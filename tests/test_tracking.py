@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 from conftest import epoch_row, write_record
 from experiments.config import RunConfig, compose
-from experiments.results import records, tracking
+from experiments.results import captions, records, tracking
 from experiments.results.evaluation import Overfitting
 from experiments.results.records import EpochRow, Failure, Record
 
@@ -367,3 +368,80 @@ def test_mirror_leaves_nothing_in_the_current_directory(
     mirrored(record, config, store)
     assert list(tmp_path.iterdir()) == []
     assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def opened(name: str, config: RunConfig, home: Path, run_id: str | None = None) -> Any:
+    """The parent run of a sweep that varies optimizer and seed."""
+    (home / "multirun" / name).mkdir(parents=True, exist_ok=True)
+    parent = tracking.open_sweep(home / "multirun" / name, config, home, run_id, ["optimizer", "seed"])
+    assert parent
+    return client(home).get_run(parent)
+
+
+def test_sweep_has_a_run_of_its_own_with_counts_files_and_the_answer(config: RunConfig, store: Path) -> None:
+    parent = opened("counted", config, store)
+    assert (parent.info.run_name, parent.info.status, parent.data.tags["kind"]) == ("counted", "RUNNING", "sweep")
+    directory = store / "multirun" / "counted"
+    (directory / "report.md").write_text("# counted\n\n- **best**: adam\n")
+    tracking.close_sweep(parent.info.run_id, directory, store, {"done": 5, "failed": 1}, status="FAILED")
+    run = client(store).get_run(parent.info.run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.metrics == {"jobs/done": 5, "jobs/failed": 1}
+    assert run.data.tags["mlflow.note.content"].endswith("- **best**: adam")
+    assert [file.path for file in client(store).list_artifacts(run.info.run_id)] == ["report.md"]
+    again = opened("counted", config, store, run.info.run_id)
+    assert (again.info.run_id, again.info.status) == (run.info.run_id, "RUNNING")
+
+
+def test_sweep_without_tracking_or_store_has_none(
+    config: RunConfig, untracked: RunConfig, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert tracking.open_sweep(store, untracked, store, None, []) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert tracking.open_sweep(store, config, store, None, []) is None
+
+
+def test_run_is_found_by_every_sweep_that_it_is_part_of(record: Record, config: RunConfig, store: Path) -> None:
+    """Made by one sweep, reused by another, which varies something that the first did not, and mirrored once more."""
+    record.write(sweep="first", job=0, varied={"optimizer": "adam"})
+    run = mirrored(record, config, store).info.run_id
+    parent = opened("second", config, store).info.run_id
+    ended = (parent, store / "multirun" / "second", store, {"done": 1})
+    for _ in range(2):
+        tracking.close_sweep(*ended, status="FINISHED", reused=[(record, {"optimizer": "adam", "epochs": 3})])
+        tracking.synchronise(record, config, store)
+    experiment = [read(record, store).info.experiment_id]
+    for sweep in ("first", "second"):
+        (found,) = client(store).search_runs(experiment, f"tags.sweeps LIKE '% {sweep} %'")
+        assert found.info.run_id == run
+    assert (found.data.params["epochs"], found.data.params["optimizer"]) == ("3", "adam")
+    assert found.data.tags["sweep"] == "first"
+
+
+def test_reused_run_that_is_not_in_the_store_is_no_mistake(record: Record, config: RunConfig, store: Path) -> None:
+    parent = opened("alone", config, store).info.run_id
+    directory = store / "multirun" / "alone"
+    tracking.close_sweep(parent, directory, store, {"done": 1}, status="FINISHED", reused=[(record, {"seed": 7})])
+    assert client(store).get_run(parent).info.status == "FINISHED"
+
+
+def test_newest_sweeps_are_offered_as_views(config: RunConfig, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(captions, "MOST_VIEWS", 2)
+    times = iter([records.now() + timedelta(minutes=minute) for minute in range(1, 9)])
+    monkeypatch.setattr(records, "now", lambda: next(times))
+    experiment = opened("one", config, store).info.experiment_id
+    client(store).set_experiment_tag(experiment, "mlflow.sharedViewState.mine", "deflate;eJw=")
+    for name in ("two", "three"):
+        opened(name, config, store)
+    views = {key for key in client(store).get_experiment(experiment).tags if key.startswith(captions.VIEW)}
+    assert views == {captions.VIEW + name for name in ("two", "three", "mine")}
+
+
+def test_colour_that_somebody_chose_is_kept(record: Record, config: RunConfig, store: Path) -> None:
+    record.write(sweep="coloured", job=1)
+    run = mirrored(record, config, store)
+    assert run.data.tags["mlflow.runColor"] == captions.COLORS[1]
+    client(store).set_tag(run.info.run_id, "mlflow.runColor", "#000000")
+    tracking.synchronise(record, config, store)
+    assert read(record, store).data.tags["mlflow.runColor"] == "#000000"

@@ -6,6 +6,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ TRIED_PORTS = 100  # for one that can be proposed
 ANSWER_SECONDS = 120.0  # how long a slow machine may take to start the server
 GRACE_SECONDS = 5.0  # for the server to end by itself
 TICK_SECONDS = 0.1
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
@@ -73,7 +75,7 @@ def serve(port: int) -> int:
         _wait_for(server, port, store, messages)
         print(f"MLflow UI: http://{HOST}:{port}\n{_start_page(port)}\nCtrl-C stops it", flush=True)
         server.wait()
-        sys.stderr.write(f"MLflow ended by itself: {_last_line(messages)}\n")
+        sys.stderr.write(f"MLflow ended by itself: {_last_error(messages)}\n")
         return 1
 
 
@@ -109,8 +111,9 @@ def _server(store: str, home: Path, port: int, messages: IO[bytes]) -> Iterator[
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", HOST, "--port", str(port)]
     command += ["--artifacts-destination", (home / "mlartifacts").as_uri()]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    for number in STOPS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` wants it
+            signal.signal(number, signal.default_int_handler)
     server = subprocess.Popen(
         command, env=os.environ | SETTINGS, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=messages,
@@ -118,7 +121,7 @@ def _server(store: str, home: Path, port: int, messages: IO[bytes]) -> Iterator[
     try:
         yield server
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
         _end(server)
 
@@ -135,12 +138,12 @@ def _wait_for(server: subprocess.Popen[bytes], port: int, store: str, messages: 
     deadline = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise InputError(f"{store}: MLflow cannot serve it ({_last_line(messages)})")
+            raise InputError(f"{store}: MLflow cannot serve it ({_last_error(messages)})")
         with suppress(OSError, http.client.HTTPException):
             _ask(port, "GET", "/health")
             return
         time.sleep(TICK_SECONDS)
-    raise InputError(f"{store}: MLflow does not answer after {ANSWER_SECONDS:.0f} s ({_last_line(messages)})")
+    raise InputError(f"{store}: MLflow does not answer after {ANSWER_SECONDS:.0f} s ({_last_error(messages)})")
 
 
 def _ask(port: int, method: str, path: str, body: str | None = None) -> bytes:
@@ -176,10 +179,12 @@ def _start_page(port: int) -> str:
     return f"runs: {page}/{last['experiment_id']}/runs?workflowType=machine_learning"
 
 
-def _last_line(messages: IO[bytes]) -> str:
+def _last_error(messages: IO[bytes]) -> str:
+    """Of what MLflow has said: the last line that names an error, or else the last."""
     messages.seek(0)
-    lines = messages.read().decode(errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it says nothing")
+    lines = [line.strip() for line in messages.read().decode(errors="replace").split("\n") if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (errors or lines or ["it says nothing"])[-1]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Operations with the same bits on every CPU, in the place of those that start from a CPU's own approximation.
 
-TensorFlow computes 1 / sqrt(x) by the instruction `rsqrtps` and one Newton step. The instruction promises 11 bits; what
-Intel's and AMD's give beyond them differs, and so do the bits after the step. Division and square root are exact.
+TensorFlow computes 1 / sqrt(x) and 1 / x by the instructions `rsqrtps` and `rcpps` and a Newton step. They promise 11
+bits; what Intel's and AMD's give beyond them differs, and so does the result. Division and square root are exact.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def use_exact_operations() -> None:
 def _rsqrt(x: Any, name: str | None = None) -> Any:
     import tensorflow as tf
 
-    return tf.math.divide(tf.ones_like(x), tf.math.sqrt(x), name=name)
+    # Not a plain division: constant folding makes 1 / y a reciprocal.
+    return tf.math.divide_no_nan(tf.ones_like(x), tf.math.sqrt(x), name=name)
 
 
 def _batch_normalization(
