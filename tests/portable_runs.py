@@ -21,7 +21,10 @@ RUNS = {
         "model=resnet", "optimizer=sgd_momentum", "regularization=augmentation", "schedule=one_cycle",
     ),
     "dense": ("model=mlp", "model.units=[64, 32]", "optimizer=muon", "regularization=full"),
-    "average pooling": ("model=lenet5", "optimizer=rmsprop", "regularization=label_smoothing", "schedule=exponential"),
+    "average pooling": (
+        "model=lenet5", "model.activation=relu", "optimizer=rmsprop", "regularization=label_smoothing",
+        "schedule=exponential",
+    ),
     "linear": ("model=linear", "optimizer=lion", "regularization=l2", "schedule=step"),
 }  # fmt: skip
 

@@ -21,9 +21,11 @@ class Training(Option):
     determinism: Literal["machine", "portable"]
 
     @model_validator(mode="after")
-    def _portable_means_one_thread(self) -> Self:
+    def _portable_means_one_thread_and_float32(self) -> Self:
         if self.determinism == "portable" and self.threads not in (None, 1):
             raise ValueError(f"threads must be 1 (or null) where determinism is portable, received {self.threads}")
+        if self.determinism == "portable" and self.precision != "float32":  # AVX2 kernels know no other
+            raise ValueError(f"precision must be float32 where determinism is portable, received {self.precision}")
         return self
 
 

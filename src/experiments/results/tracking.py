@@ -98,7 +98,7 @@ def connect(home: Path) -> Any:
     import mlflow
 
     for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what it raises is told by whoever catches it
     uri = store_uri(home)
     if uri.startswith("sqlite:///") and not os.environ.get("MLFLOW_TRACKING_URI"):
         _make_store(home)
@@ -203,7 +203,11 @@ class _Run:
         source = json.dumps({"source": dataset.source})
         profile = json.dumps({"sha256": dataset.digest})
         entity = Dataset(dataset.name, dataset.digest[:LONGEST_DATASET_DIGEST], "local", source, profile=profile)
-        self.client.log_inputs(self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+        inputs = [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])]
+        try:
+            self.client.log_inputs(self.run_id, inputs)
+        except Exception:  # another run has entered the same data set between MLflow's look and its own entry
+            self.client.log_inputs(self.run_id, inputs)
 
     def log_model(self) -> None:
         """The trained model, once, where it is saved and wanted."""

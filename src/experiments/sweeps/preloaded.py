@@ -5,7 +5,9 @@ start, whatever is edited meanwhile. TensorFlow may be imported before a fork as
 """
 
 import atexit
+import linecache
 import os
+import sys
 from contextlib import suppress
 
 os.setsid()  # what a terminal sends to its processes goes to the planner alone; the server ends when the planner does
@@ -30,3 +32,9 @@ with suppress(Exception):  # a worker meets it again, and can tell
     import experiments.runner
     import experiments.sweeps.tasks
     import experiments.training.loop  # noqa: F401
+
+    # TensorFlow reads the source of what it compiles, and would read what has been edited meanwhile.
+    for _module in list(sys.modules.values()):
+        _path = getattr(_module, "__file__", None) or ""
+        if _path.startswith(str(environment.PACKAGE)):
+            linecache.cache[_path] = (0, None, linecache.getlines(_path), _path)  # None: not to be looked at again

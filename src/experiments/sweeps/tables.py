@@ -73,11 +73,16 @@ def planned(plan: Plan, statuses: Sequence[Status]) -> list[Row]:
             **_setting(plan, group[0]),
             "seeds": numbers([status.job.config.seed for status in group]),
             "state": _states([status.before for status in group]),
-            "parameters": f"{group[0].parameters:,}" if group[0].parameters else "",
+            "parameters": _parameters(group),
             "key": group[0].job.run_key[:12],
         }
         for group in folded(statuses)
     ]
+
+
+def _parameters(group: Sequence[Status]) -> str:
+    known = [status.record.parameters if status.record else status.parameters for status in group]
+    return next((f"{number:,}" for number in known if number), "")
 
 
 def ended(plan: Plan, statuses: Sequence[Status]) -> list[Row]:

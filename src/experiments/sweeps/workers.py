@@ -5,11 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from experiments.errors import InputError
@@ -34,7 +36,8 @@ class Worker:
         self.ended = False
         self.process = context.Process(target=begin, args=(theirs, output, task, arguments))
         try:
-            self.process.start()
+            with _without_main():
+                self.process.start()
         except (OSError, EOFError) as error:
             raise InputError(f"no worker can be started ({type(error).__name__}: {error})") from None
         finally:
@@ -73,6 +76,17 @@ class Worker:
         _alive.discard(self)
         code = self.process.exitcode or 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """A worker would import the command's own module again, from a file that may have been edited meanwhile."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 _alive: set[Worker] = set()

@@ -1,0 +1,52 @@
+"""One sweep with all that is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.errors import InputError
+from experiments.ingredients.execution import MLflowTracking
+from experiments.results import records
+from experiments.results.records import Record
+from experiments.sweeps.archive import Archive
+from experiments.sweeps.directory import Place
+from experiments.sweeps.plan import Plan
+from experiments.sweeps.status import Status
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A plan, where it lies, and where its jobs stand; `archive` is None where nothing is to be reused."""
+
+    plan: Plan
+    place: Place
+    statuses: list[Status]
+    archive: Archive | None
+    home: Path
+    console: Console
+
+    @property
+    def todo(self) -> list[Status]:
+        """The jobs that are left."""
+        return [status for status in self.statuses if status.state == "waiting"]
+
+    @property
+    def tracking(self) -> MLflowTracking | None:
+        """How it is mirrored in MLflow, if it is."""
+        tracking = self.plan.jobs[0].config.tracking
+        return tracking if isinstance(tracking, MLflowTracking) else None
+
+    def records(self) -> Iterator[Record]:
+        """The records of the runs that were made here, links left out."""
+        for status in self.statuses:
+            directory = self.place.directory_of(status.job)
+            if status.record and status.record.sweep == self.place.name:
+                yield status.record
+            elif not status.record and not directory.is_symlink():
+                with suppress(InputError):
+                    yield records.load(directory)
