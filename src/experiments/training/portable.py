@@ -10,7 +10,7 @@ from typing import Any
 
 
 def use_exact_operations() -> None:
-    """Replaces, in this process: x / sqrt(y) in every graph, `tf.math.rsqrt`, and batch normalisation, which uses it."""
+    """Replaces, in this process, x / sqrt(y) in graphs, `tf.math.rsqrt`, and batch normalisation, which uses it."""
     import tensorflow as tf
 
     # Part of it turns x / sqrt(y), as in RMSprop and Adagrad, into x * rsqrt(y).
