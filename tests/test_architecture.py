@@ -30,7 +30,10 @@ LAYERS = (
 )
 PEERS = ("sweeps", "reproduction")  # rooms on one floor that know nothing of each other
 ENTRANCES = {"run", "reproduce", "compare", "ui", "sync"}
-PRINT = ("run.py", "reproduce.py", "compare.py", "ui.py", "sync.py", "sweeps/conductor.py")  # the last: `run -m`
+PRINT = (  # the last two: `run -m`
+    "entrance.py", "run.py", "reproduce.py", "compare.py", "ui.py", "sync.py",
+    "sweeps/conductor.py", "sweeps/outcome.py",
+)  # fmt: skip
 DOORS = {  # which modules may import a big library at all
     "matplotlib": ("results/plots/",),
     "mlflow": ("results/tracking", "sweeps/preloaded.py"),

@@ -17,7 +17,7 @@ from experiments.errors import InputError
 from experiments.results import environment as machine
 from experiments.results import records
 from experiments.training import runtime
-from portable_runs import RUNS, SMALL
+from portable_runs import SMALL
 
 CHILD = Path(__file__).parent / "portable_runs.py"
 MADE_WITH = {"tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6"}
@@ -45,8 +45,9 @@ def measured(*names: str, cores: int | None = None, **variables: str) -> dict[st
     pinned = None if cores is None else lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     done = subprocess.run(
         [sys.executable, str(CHILD), *names],
-        capture_output=True, text=True, check=True, preexec_fn=pinned, env=environment(Path.cwd(), **variables),
+        capture_output=True, text=True, check=False, preexec_fn=pinned, env=environment(Path.cwd(), **variables),
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
 
@@ -61,8 +62,10 @@ def as_made() -> None:
 
 
 @pytest.mark.usefixtures("as_made")
-def test_golden_digests_come_again_on_one_core_in_any_order_whatever_openmp_is_told() -> None:
-    assert measured(*reversed(RUNS), cores=1, OMP_NUM_THREADS="3", MKL_NUM_THREADS="2") == GOLDEN
+def test_golden_digests_come_again_on_one_core_in_another_order_whatever_openmp_is_told() -> None:
+    names = ["linear", "convolutions"]
+    found = measured(*names, cores=1, OMP_NUM_THREADS="3", MKL_NUM_THREADS="2")
+    assert found == {name: GOLDEN[name] for name in names}
 
 
 @pytest.mark.slow
@@ -171,11 +174,13 @@ print(json.dumps([found, tf.config.optimizer.get_experimental_options()]))
 """
 
 
+@pytest.mark.slow
 def test_no_operation_starts_from_an_approximation() -> None:
     done = subprocess.run(
         [sys.executable, "-c", OPERATIONS, json.dumps(NORMALISING)],
-        capture_output=True, text=True, check=True, env=environment(Path.cwd()),
+        capture_output=True, text=True, check=False, env=environment(Path.cwd()),
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
     found, options = json.loads(done.stdout)
     for names in found:
         assert {"Sqrt", "DivNoNan"} <= set(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -19,8 +20,8 @@ from conftest import SMALL, Ended, environment, started, write_record
 from experiments import reproduction
 from experiments.config import RunConfig, compose
 from experiments.errors import InputError, StoppedError
-from experiments.reproduce import reproduce
-from experiments.results import records, tracking
+from experiments.reproduce import main, reproduce
+from experiments.results import mirrored, records, tracking
 from experiments.results.records import Record
 
 MODEL = ("model=mlp", "model.units=[8]", "regularization=dropout", "training.epochs=3")
@@ -87,7 +88,9 @@ def verdict_of(out: str) -> dict[str, Any]:
 
 def test_repeat_of_a_finished_run_is_identical(original: Path, home: Path, capsys: Any, caplog: Any) -> None:
     caplog.set_level(logging.INFO, "experiments")
+    before = {path: path.read_bytes() for path in original.rglob("*") if path.is_file()}
     assert repeat(original) == 0
+    assert {path: path.read_bytes() for path in original.rglob("*") if path.is_file()} == before
     out = capsys.readouterr().out
     again = records.load(Path(out.splitlines()[-1]))
     assert again.directory.parent == home / "outputs"
@@ -98,12 +101,6 @@ def test_repeat_of_a_finished_run_is_identical(original: Path, home: Path, capsy
     assert (values["verdict"], values["original"], values["repeat"]) == ("identical", again.reproduces, again.name)
     assert (values["changed_predictions"], values["causes"]) == (0, [])
     assert again.verdict == "identical"
-
-
-def test_original_is_left_as_it_was(original: Path) -> None:
-    before = {path: path.read_bytes() for path in original.rglob("*") if path.is_file()}
-    repeat(original)
-    assert {path: path.read_bytes() for path in original.rglob("*") if path.is_file()} == before
 
 
 def test_changed_yaml_value_is_the_first_cause(original: Path, capsys: Any, caplog: Any) -> None:
@@ -189,7 +186,7 @@ def test_stopped_repeat_has_no_verdict_until_it_has_gone_on(
     monkeypatch.setattr(reproduction._Follower, "__call__", lambda _, row: stop(row))
     assert repeat(original) == 130
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2] == "no verdict: interrupted after epoch 1"
+    assert lines[-2].startswith("no verdict: interrupted after epoch 1; python -m experiments.run resume=2")
     assert not (Path(lines[-1]) / records.VERDICT).exists()
     monkeypatch.setattr(sys, "argv", ["run", f"resume={lines[-1]}"])
     # The name of a record is what finds the original, so the copy has to have it.
@@ -201,16 +198,15 @@ def test_stopped_repeat_has_no_verdict_until_it_has_gone_on(
 # MLflow.
 
 
-def mirrored(home: Path) -> Record:
+def test_run_that_only_mlflow_has_can_be_repeated(tensorflow: Any, home: Path, capsys: Any) -> None:
     run = run_here(compose(*SMALL, *MODEL, "tracking.log_model=false"))
-    assert run.mlflow.synced
-    return run
-
-
-def test_verdict_is_a_tag_of_both_mlflow_runs(tensorflow: Any, home: Path, capsys: Any) -> None:
-    run = mirrored(home)
-    assert repeat(run.name) == 0
+    shutil.rmtree(home / "outputs")
+    assert repeat((run.mlflow.run_id or "")[:10]) == 0
     again = records.load(Path(capsys.readouterr().out.splitlines()[-1]))
+    assert (again.reproduces, again.verdict) == (run.name, "identical")
+    assert verdict_of(f"{again.directory}")["changed_predictions"] == 0
+    assert sorted(path.name for path in (home / "outputs").iterdir()) == [again.name]
+    # Both MLflow runs tell the verdict.
     client = tracking.connect(home)
     tags = [client.get_run(record.mlflow.run_id).data.tags for record in (run, again)]
     assert [tag["verdict"] for tag in tags] == ["identical", "identical"]
@@ -219,34 +215,17 @@ def test_verdict_is_a_tag_of_both_mlflow_runs(tensorflow: Any, home: Path, capsy
     assert "verdict.json" in [file.path for file in client.list_artifacts(again.mlflow.run_id)]
 
 
-def test_run_that_only_mlflow_has_can_be_repeated(tensorflow: Any, home: Path, capsys: Any) -> None:
-    run = mirrored(home)
-    shutil.rmtree(home / "outputs")
-    assert repeat((run.mlflow.run_id or "")[:10]) == 0
-    again = records.load(Path(capsys.readouterr().out.splitlines()[-1]))
-    assert again.reproduces == run.name
-    assert verdict_of(f"{again.directory}")["changed_predictions"] == 0
-    assert tracking.connect(home).get_run(run.mlflow.run_id).data.tags["verdict"] == "identical"
-    assert sorted(path.name for path in (home / "outputs").iterdir()) == [again.name]
-
-
-def test_mlflow_run_of_something_else_is_refused(home: Path) -> None:
-    experiment = tracking.prepare_store(home, "experiments")
-    run_id = tracking.connect(home).create_run(experiment).info.run_id
-    with pytest.raises(InputError, match=f"MLflow run {run_id} holds no record.json; it is no run of this framework"):
-        repeat(run_id)
-
-
-def test_ambiguous_and_unknown_ids_are_refused(home: Path) -> None:
+def test_mlflow_ids_that_mean_no_run_of_ours_are_refused(home: Path) -> None:
     experiment = tracking.prepare_store(home, "experiments")
     ids = [tracking.connect(home).create_run(experiment).info.run_id for _ in range(17)]
+    with pytest.raises(InputError, match=f"MLflow run {ids[0]} holds no record.json; it is no run of this framework"):
+        repeat(ids[0])
     shared = next(letter for letter in "0123456789abcdef" if sum(found[0] == letter for found in ids) > 1)
-    with pytest.raises(InputError, match="no such run"):  # one letter is no id
-        repeat(shared)
-    with pytest.raises(InputError, match="no such run or sweep"):
-        repeat("abcdef0123456789abcdef0123456789")
-    with pytest.raises(InputError, match=r"no such run or sweep"):
-        repeat("%' OR '1'='1")
+    with pytest.raises(InputError, match=rf"{shared}: begins the id of \d+ MLflow runs; give more of it"):
+        mirrored.download(shared, home, home / "nowhere")
+    for name in (shared, "abcdef0123456789abcdef0123456789", "%' OR '1'='1"):
+        with pytest.raises(InputError, match="no such run or sweep"):
+            repeat(name)
 
 
 # Then and now, without training.
@@ -380,11 +359,16 @@ def command(home: Path, *arguments: str, **variables: str) -> Ended:
         ([], "the following arguments are required: RUN"),
     ],
 )
-def test_bad_input_exits_with_2(arguments: list[str], message: str, home: Path) -> None:
-    ended = command(home, *arguments)
-    assert ended.code == 2
-    assert message in ended.err
-    assert "Traceback" not in ended.err
+def test_bad_input_exits_with_2(
+    arguments: list[str], message: str, home: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["reproduce", *arguments])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr("experiments.entrance.show_messages", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
     assert list(home.iterdir()) == []
 
 

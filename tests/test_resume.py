@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ class Process:
             stop_requested=lambda: stop,
         )
 
+    def die_inside_an_epoch(self, chance: random.Random) -> None:
+        """Takes some of the next epoch's steps, which are lost."""
+        feed, epoch = self.trainer.batches, len(self.checkpoints.rows()) + 1
+        lost = feed.epoch(epoch).take(chance.randint(1, feed.steps))
+        self.trainer.model.fit(lost, verbose=0, shuffle=False)
+
     def ending(self, rows: list[EpochRow]) -> tuple[Any, ...]:
         """Everything that must be the same."""
         history = [row.columns() | {"seconds": 0.0} for row in rows]
@@ -122,17 +129,18 @@ def tiny_data(tensorflow: Any) -> ImageData:
 
 
 @pytest.mark.parametrize(("optimizer", "schedule", "regularization"), CASES)
-def test_interrupted_at_every_epoch_ends_in_the_same_bits(
+def test_interrupted_in_and_after_every_epoch_ends_in_the_same_bits(
     optimizer: str, schedule: str, regularization: str, tiny_data: ImageData, tmp_path: Path
 ) -> None:
     process = Process(config_of(optimizer, schedule, regularization), tiny_data, tmp_path / "checkpoint")
     process.start()
     whole = process.ending(process.train(stop=False))
     process.checkpoints.remove()
-    starts = 0
+    starts, chance = 0, random.Random(f"{optimizer} {schedule} {regularization}")
     while True:
-        starts += 1
+        process.die_inside_an_epoch(chance)
         process.start()
+        starts += 1
         try:
             rows = process.train(stop=True)
         except StoppedError:
@@ -201,10 +209,10 @@ CONFIG = ("adam", "reduce_on_plateau", "full", "training.epochs=3")
 
 
 def test_power_loss_at_any_write_is_made_up_for(power: Power, tmp_path: Path) -> None:
-    """At four writes here; `test_power_loss_at_every_write` takes them all."""
+    """At two writes here; `test_power_loss_at_every_write` takes them all."""
     config = config_of(*CONFIG)
     whole = run_here(config, tmp_path / "whole")
-    for at in random.Random(4).sample(range(5, power.writes), 4):
+    for at in random.Random(4).sample(range(5, power.writes), 2):
         lose_power_once(power, config, tmp_path / f"run-{at}", at, ending_of(whole))
 
 
@@ -233,21 +241,41 @@ def lose_power_once(
 # What an interrupted run finds when it goes on.
 
 
-@pytest.fixture
-def interrupted(tensorflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of four epochs that was stopped after the second."""
-    from experiments.results import plots
-    from experiments.runner import run_experiment
+FOUR_EPOCHS = ("adam", "cosine", "dropout")
 
-    monkeypatch.setattr(plots, "all_figures", lambda *_, **__: ())
+
+@pytest.fixture(scope="module")
+def without_figures() -> Iterator[None]:
+    from experiments.results import plots
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "all_figures", lambda *_, **__: ())
+        yield
+
+
+@pytest.fixture(scope="module")
+def stopped(tensorflow: Any, without_figures: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four epochs that was stopped after the second; to be copied, not touched."""
+    from experiments.runner import run_experiment
 
     def stop(row: EpochRow) -> None:
         if row.epoch == 2:
             raise StoppedError("stopped after epoch 2 of 4")
 
-    record = run_experiment(config_of("adam", "cosine", "dropout"), tmp_path / "run", on_epoch=stop)
+    record = run_experiment(config_of(*FOUR_EPOCHS), tmp_path_factory.mktemp("stopped") / "run", on_epoch=stop)
     assert (record.state, record.epochs_run) == ("interrupted", 2)
     return record.directory
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tensorflow: Any, without_figures: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    return ending_of(run_here(config_of(*FOUR_EPOCHS), tmp_path_factory.mktemp("whole") / "run"))
+
+
+@pytest.fixture
+def interrupted(stopped: Path, tmp_path: Path) -> Path:
+    """A copy of the stopped run."""
+    return Path(shutil.copytree(stopped, tmp_path / "run"))
 
 
 def go_on(directory: Path) -> Record:
@@ -285,29 +313,26 @@ def lose_all_checkpoints(directory: Path) -> None:
     "damage", [tear_history, lose_history, forget_an_epoch, damage_the_newest_checkpoint, lose_all_checkpoints]
 )
 def test_history_is_whole_again_whatever_was_left(
-    damage: Callable[[Path], None], interrupted: Path, tmp_path: Path
+    damage: Callable[[Path], None], interrupted: Path, uninterrupted: tuple[Any, ...]
 ) -> None:
     damage(interrupted)
     resumed = go_on(interrupted)
     assert [row.epoch for row in resumed.rows] == [1, 2, 3, 4]
-    assert ending_of(resumed) == ending_of(go_on_from_the_start(tmp_path))
+    assert ending_of(resumed) == uninterrupted
 
 
-def go_on_from_the_start(tmp_path: Path) -> Record:
-    return run_here(config_of("adam", "cosine", "dropout"), tmp_path / "whole")
-
-
-def test_all_epochs_done_but_the_history_behind(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_epochs_done_but_the_history_behind(
+    interrupted: Path, uninterrupted: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Killed between the last checkpoint and its row in the history: no epoch is left to write it."""
     from experiments.training.checkpoint import Checkpoints
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "remove", lambda _: None)
         finished = go_on(interrupted)
-    expected = ending_of(finished)
     finished.write(state="interrupted")
     forget_an_epoch(interrupted)
-    assert ending_of(go_on(interrupted)) == expected
+    assert ending_of(go_on(interrupted)) == uninterrupted
 
 
 def test_changed_config_is_not_gone_on_with(interrupted: Path) -> None:

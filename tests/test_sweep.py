@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import pty
 import re
@@ -68,6 +69,12 @@ def checkpoints(home: Path, job: int) -> list[Path]:
     return list(home.glob(f"multirun/*/{job}/checkpoint/*.json"))
 
 
+def wait_for_epoch(home: Path, job: int) -> None:
+    """Until a job has finished an epoch more than now."""
+    before = checkpoints(home, job)
+    wait_until(lambda: checkpoints(home, job) not in ([], before))
+
+
 def pid_of(home: Path, job: int) -> int:
     (path,) = home.glob(f"multirun/*/{job}/{records.RECORD}")
     return int(json.loads(path.read_bytes())["process"]["pid"])
@@ -110,10 +117,15 @@ def assert_store_agrees(home: Path, jobs: list[Record]) -> None:
     for job in jobs:
         (status,) = ask_store(home, "SELECT status FROM runs WHERE run_uuid = ?", job.mlflow.run_id)
         assert status == ({"finished": "FINISHED", "interrupted": "KILLED"}.get(job.state, "FAILED"),)
-        question = "SELECT step, value FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step"
+        # The store keeps what is not a number as 0 with a mark.
+        question = (
+            "SELECT step, CASE is_nan WHEN 1 THEN 'nan' ELSE value END FROM metrics"
+            " WHERE run_uuid = ? AND key = ? ORDER BY step"
+        )
         for name in ("train/loss", "validation/accuracy", "learning_rate"):
             logged = ask_store(home, question, job.mlflow.run_id, name)
-            expected = [(row.epoch, row.columns()[name]) for row in job.rows]
+            values = [(row.epoch, row.columns()[name]) for row in job.rows]
+            expected = [(epoch, "nan" if math.isnan(value) else value) for epoch, value in values]
             # A process that was ended at once may have written an epoch that it has not mirrored.
             allowed = [expected] if job.state == "finished" else [expected, expected[:-1]]
             assert logged in allowed, (job.name, name)
@@ -140,7 +152,7 @@ def sweep_again_and_again(home: Path) -> Seen:
 
 
 FAILING = (
-    "model=mlp", "model.units=[16]", "optimizer=sgd", "optimizer.learning_rate=0.1,1e38,0.2",
+    "model=mlp", "model.units=[16]", "optimizer=sgd", "optimizer.learning_rate=0.1,1e37,0.2",
     f"training.epochs={EPOCHS}",
 )  # fmt: skip
 
@@ -163,7 +175,7 @@ def one_of_them_alone(home: Path) -> Seen:
     ends = []
     for overrides in (
         ["model=linear", "optimizer=adam", "seed=1", "training.epochs=2"],
-        [text.replace(",1e38,0.2", "") for text in FAILING],
+        [text.replace(",1e37,0.2", "") for text in FAILING],
     ):
         with started(home, *SMALL, "tracking=none", *overrides) as command:
             ends.append(command.finish())
@@ -333,7 +345,7 @@ def test_job_that_fails_fails_alone_and_says_why(seen: Seen) -> None:
     log = os.path.relpath(sweep / "0" / "run.log", seen.home.parent)
     killed = "Killed: the process ended with SIGKILL (out of memory?)"
     assert f"job 0 (learning_rate=0.1) failed: {killed}; log: {log}\n" in ended.out
-    assert re.search(r"^job 1 \(learning_rate=1e\+38\) diverged: the loss of epoch 1 is not .*; log: ", ended.out, re.M)
+    assert re.search(r"^job 1 \(learning_rate=1e\+37\) diverged: the loss of epoch 1 is not .*; log: ", ended.out, re.M)
     assert re.search(r"^job 2 \(learning_rate=0.2\) done: ", ended.out, re.M)
     assert "1 failed, 1 diverged; the same command again does what is missing" in ended.out
 
@@ -405,53 +417,58 @@ def test_mistake_is_one_line_and_leaves_nothing(home: Path, overrides: list[str]
 
 
 def test_one_bad_value_among_fifty_jobs_is_told_in_three_seconds(home: Path) -> None:
-    started_at = time.monotonic()
-    ended = run_sweep(home, "optimizer=glob(*)", "schedule=constant,cosine,step,one_cycle,exponential,cosin")
-    assert time.monotonic() - started_at < 3
-    assert ended.code == 2
-    assert ended.err.startswith(
-        "9 jobs, the first is job 5 (optimizer=adagrad, schedule=cosin): schedule=cosin: no such option"
-    )
+    overrides = ("optimizer=glob(*)", "schedule=constant,cosine,step,one_cycle,exponential,cosin")
+    with subprocess.Popen(
+        [sys.executable, "-m", "experiments.run", *BASE, *overrides],
+        env=environment(home), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stderr
+        error = process.stderr.read()
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 2
+    assert error.startswith("9 jobs, the first is job 5 (optimizer=adagrad, schedule=cosin): schedule=cosin: no such")
+    assert used.ru_utime + used.ru_stime < 3  # of one core: what else the machine does is not counted
     assert list(home.iterdir()) == []
 
 
 # Sweeps that are stopped.
 
-LONG = ("seed=0,1,2", f"training.epochs={2 * EPOCHS}")
+LONG = ("seed=0,1,2", f"training.epochs={EPOCHS}")
 
 
 @pytest.mark.slow
 def test_stopped_sweep_goes_on_where_it_was(home: Path) -> None:
-    """Ctrl-C, Ctrl-C twice, SIGTERM, then to the end."""
+    """Ctrl-C, then SIGTERM and Ctrl-C, then to the end."""
     ends = []
-    for signals in ([signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]):
+    for signals in ([signal.SIGINT], [signal.SIGTERM, signal.SIGINT]):
         with started(home, *BASE, *LONG) as command:
             command.wait_for("job 1 ")
-            wait_until(lambda: all(checkpoints(home, job) for job in (0, 1)))
+            for job in (0, 1):
+                wait_for_epoch(home, job)
             for number in signals:
                 command.process.send_signal(number)
-                time.sleep(0.3)
+                time.sleep(0.1)
             ends.append(command.finish())
         assert_nothing_runs(home)
         jobs = jobs_of(sweep_of(ends[-1]))
         assert [job.state for job in jobs] == ["interrupted"] * 2
         assert_store_agrees(home, jobs)
-    once, twice, terminated = ends
-    assert [ended.code for ended in ends] == [130, 130, 130]
-    assert [ended.err for ended in ends] == [""] * 3
+    once, twice = ends
+    assert [(ended.code, ended.err) for ended in ends] == [(130, "")] * 2
     stopping = "stopping (as you asked): running jobs end with their epoch and can go on; Ctrl-C again stops now"
     assert all(stopping in ended.out for ended in ends)
-    assert [("stopping now" in ended.out) for ended in ends] == [False, True, False]
+    assert [("stopping now" in ended.out) for ended in ends] == [False, True]
     assert "2 interrupted, 1 waiting; the same command again does what is missing" in once.out
     assert ": 3 jobs: 2 interrupted, 1 new; " in twice.out.splitlines()[0]
-    assert re.search(r"^job 0 \(seed=0\) resumed after epoch \d+$", terminated.out, re.M)
+    assert re.search(r"^job 0 \(seed=0\) resumed after epoch \d+$", twice.out, re.M)
     finished = run_sweep(home, *LONG)
     assert finished.code == 0
     assert {sweep_of(ended) for ended in ends} == {sweep_of(finished)}
     jobs = jobs_of(sweep_of(finished))
-    assert [[row.epoch for row in job.rows] for job in jobs] == [[*range(1, 2 * EPOCHS + 1)]] * 3
+    assert [[row.epoch for row in job.rows] for job in jobs] == [[*range(1, EPOCHS + 1)]] * 3
     assert_store_agrees(home, jobs)
-    assert digests(jobs) == digests(jobs_of(sweep_of(run_sweep(home, *LONG, "sweep.reuse=never", "sweep.workers=1"))))
+    assert digests(jobs) == digests(jobs_of(sweep_of(run_sweep(home, *LONG, "sweep.reuse=never"))))
 
 
 @pytest.mark.slow
@@ -504,7 +521,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
+CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 @pytest.mark.slow
@@ -516,14 +533,15 @@ def test_terminal_shows_a_live_table_and_passes_ctrl_c_on(home: Path) -> None:
         pass
     terminal.close()
     assert terminal.wait() == 130
-    text = CONTROL_CODES.sub("", terminal.seen)
+    lines = CONTROL_CODES.sub("", terminal.seen).replace("\r", "\n").splitlines()
+    text = "\n".join(line.rstrip() for line in lines if line.strip())
     assert re.search(r"^job +seed +epoch +validation +left +state$", text, re.M)
-    assert re.search(r"^ +0 +0 +\d+/120 +\d+\.\d\d% .*running$", text, re.M)
+    assert re.search(r"^ +0 +0 +\d+/60 +\d+\.\d\d% .*running$", text, re.M)
     assert re.search(r"━+ .*0/3 jobs  0:\d\d  about \d+:\d\d left$", text, re.M)
     assert "stopping (as you asked): running jobs end with their epoch" in text
     assert not re.search(r"^(E0000|I0000|W0000|WARNING|20\d\d-\d\d-\d\d \d\d:)", text, re.M)  # of jobs or TensorFlow
     assert "\x1b[?25h" in terminal.seen[-2000:]  # the cursor is there again
-    assert text.rstrip().splitlines()[-1] == str(sweep_of(Ended(0, text.rstrip(), "", home)))
+    assert Path(text.splitlines()[-1]).parent == home / "multirun"
     assert_nothing_runs(home)
 
 

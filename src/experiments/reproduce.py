@@ -7,7 +7,7 @@ import math
 import signal
 from typing import TYPE_CHECKING
 
-from experiments.entrance import exit_with
+from experiments.entrance import exit_with, say
 
 if TYPE_CHECKING:
     from experiments.config import RunConfig
@@ -61,12 +61,17 @@ def reproduce(arguments: argparse.Namespace) -> int:
         again = reproduction.repeat(run, config, stop_at_difference=arguments.stop_at_difference)
         stopped_here = arguments.stop_at_difference and reproduction.differs(run, again)
         if again.state in ENDED_EARLY and not stopped_here:
-            print(f"no verdict: {again.state} after epoch {again.epochs_run}")
-            print(again.directory)
+            say(f"no verdict: {again.state} after epoch {again.epochs_run}; {_what_next(again)}", again.directory)
             return ENDED_EARLY[again.state]
         verdict = reproduction.conclude(run, again, home, tolerance=arguments.tolerance)
-    print(*tell(verdict), again.directory, sep="\n")
+    say(*tell(verdict), again.directory)
     return verdict.exit_code
+
+
+def _what_next(again: Record) -> str:
+    if again.state == "interrupted":
+        return f"python -m experiments.run resume={again.name} goes on and gives it"
+    return f"see {again.directory / 'run.log'}"
 
 
 def _check(run: Record, config: RunConfig) -> int:
@@ -75,8 +80,7 @@ def _check(run: Record, config: RunConfig) -> int:
 
     causes = reproduction.expect(run, config)
     likely = any(cause.likely for cause in causes)
-    print(f"{run.name}: a repeat {'may differ' if likely else 'should be identical'}")
-    print(*tell_causes(causes), sep="\n")
+    say(f"{run.name}: a repeat {'may differ' if likely else 'should be identical'}", *tell_causes(causes))
     return 1 if likely else 0
 
 

@@ -47,12 +47,17 @@ def _resume(names: list[str]) -> int:
 def _conclude(record: Record) -> int:
     """Tells the verdict on a repeat that was interrupted and has now finished."""
     from experiments import reproduction
+    from experiments.errors import InputError
     from experiments.results import records
     from experiments.results.verdict import tell
 
-    with reproduction.original(record.reproduces or "", records.home()) as run:
-        verdict = reproduction.conclude(run, record, records.home())
-    print(*tell(verdict), record.directory, sep="\n")
+    try:
+        with reproduction.original(record.reproduces or "", records.home()) as run:
+            verdict = reproduction.conclude(run, record, records.home())
+    except InputError as error:  # the original is gone
+        say(f"no verdict: {error}")
+        return _tell(record)
+    say(*tell(verdict), record.directory)
     return verdict.exit_code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from experiments.recording import Origin
 from experiments.results import environment, records
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks, tasks, workers
-from experiments.sweeps.archive import Archive, link
-from experiments.sweeps.directory import LOCKS, Place
-from experiments.sweeps.plan import Job, Plan
+from experiments.sweeps.archive import link
+from experiments.sweeps.directory import LOCKS
+from experiments.sweeps.plan import Job
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.status import Status
+from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.tasks import Ended, EpochDone, Run
 from experiments.sweeps.workers import Worker
 from experiments.training.checkpoint import Checkpoints
@@ -35,18 +36,18 @@ ALIKE = 3  # first jobs that fail with the same error: the rest would too
 
 
 class Crew:
-    """The running of one sweep. `parent` is its MLflow run, if it has one."""
+    """The running of one sweep.
 
-    def __init__(
-        self, plan: Plan, place: Place, statuses: Sequence[Status], home: Path, *,
-        progress: Progress, archive: Archive | None, parent: str | None, hydra: Mapping[str, Any],
-    ) -> None:  # fmt: skip
-        self.plan, self.place, self.home = plan, place, home
-        self.progress, self.archive, self.parent, self.hydra = progress, archive, parent, hydra
+    `parent` is its MLflow run, if it has one; `hydra` Hydra's config of the command.
+    """
+
+    def __init__(self, sweep: Sweep, progress: Progress, *, parent: str | None, hydra: Mapping[str, Any]) -> None:
+        self.plan, self.place, self.home, self.archive = sweep.plan, sweep.place, sweep.home, sweep.archive
+        self.progress, self.parent, self.hydra = progress, parent, hydra
         self.asked = 0  # how often the user asked to stop
         self._reason = ""
         self._told = 0
-        self._waiting = deque(status for status in statuses if status.state == "waiting")
+        self._waiting = deque(sweep.todo)
         self._running: dict[Worker, Status] = {}
         self._endings: list[Status] = []
         self._not_before: dict[int, float] = {}

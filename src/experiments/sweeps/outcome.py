@@ -56,7 +56,7 @@ def finish(sweep: Sweep, parent: str | None, *, asked: int) -> int:
         records.write_atomically(place.path / SUMMARY, tables.summary(sweep.plan, statuses))
     except OSError as error:
         log.warning("%s: cannot be written (%s)", place.path / SUMMARY, error.strerror)
-    answer = _compare(sweep)
+    answer = _compare(sweep) if asked <= 1 else []
     counts = Counter(status.state for status in statuses)
     if parent:
         if asked <= 1:

@@ -5,9 +5,9 @@ start, whatever is edited meanwhile. TensorFlow may be imported before a fork as
 """
 
 import atexit
-import linecache
+import importlib
 import os
-import sys
+import pkgutil
 from contextlib import suppress
 
 os.setsid()  # what a terminal sends to its processes goes to the planner alone; the server ends when the planner does
@@ -27,14 +27,7 @@ with suppress(Exception):  # a worker meets it again, and can tell
     import mlflow.models  # noqa: F401
     import tensorflow  # noqa: F401
 
-    import experiments.comparison.report
-    import experiments.results.plots
-    import experiments.runner
-    import experiments.sweeps.tasks
-    import experiments.training.loop  # noqa: F401
-
-    # TensorFlow reads the source of what it compiles, and would read what has been edited meanwhile.
-    for _module in list(sys.modules.values()):
-        _path = getattr(_module, "__file__", None) or ""
-        if _path.startswith(str(environment.PACKAGE)):
-            linecache.cache[_path] = (0, None, linecache.getlines(_path), _path)  # None: not to be looked at again
+    _package = importlib.import_module(__name__.partition(".")[0])
+    for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
+        if _module.name != __name__:
+            importlib.import_module(_module.name)

@@ -79,7 +79,9 @@ class Batches:
         options.deterministic = True
         options.autotune.enabled = False
         options.threading.private_threadpool_size = 1
-        dataset = tf.data.Dataset.range(self.steps).map(load).prefetch(PREFETCHED_BATCHES)
+        # AutoGraph would read the source again, from a file that may have been edited meanwhile.
+        plain = tf.autograph.experimental.do_not_convert(load)
+        dataset = tf.data.Dataset.range(self.steps).map(plain).prefetch(PREFETCHED_BATCHES)
         return dataset.with_options(options)
 
     def _transforms(self, epoch: int) -> Any:

@@ -197,7 +197,7 @@ def _validate(trainer: Trainer, split: Split) -> tuple[float, float, float]:
 
 def predictor(model: Any) -> Predict:
     """A function from images (n, h, w, c) uint8 to probabilities (n, classes) float32 by the model as it is."""
-    forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True)
+    forward = tf.function(lambda batch: model(batch, training=False), reduce_retracing=True, autograph=False)
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         starts = range(0, len(images), PREDICT_BATCH)
