@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,12 @@ from experiments.results.records import DatasetSummary, EpochRow, Process, Recor
 SMALL = (
     "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1",
 )  # fmt: skip
+
+
+def pytest_sessionstart() -> None:
+    """What a shell ignores for a command in the background, its children would ignore too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -93,7 +93,7 @@ def test_port_that_is_none_is_told(port: str, home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_store_that_is_none_is_told_in_a_line(home: Path) -> None:
     (home / "mlflow.db").write_text("no database")
     done = run_ui(home, "--port", "0")
@@ -148,7 +148,15 @@ def served(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.terminate()
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
+def test_store_without_a_sweep_opens_on_its_runs(home: Path) -> None:
+    number = tracking.prepare_store(home, "mine")
+    with served(home) as (_, printed):
+        assert printed.startswith("runs: http://127.0.0.1:")
+        assert printed.endswith(f"/#/experiments/{number}/runs?workflowType=machine_learning")
+
+
+@pytest.mark.slow
 def test_ctrl_c_ends_everything_that_was_started(store: Path) -> None:
     with served(store) as (process, address):
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE_SECONDS)
@@ -260,7 +268,7 @@ def text(words: str) -> str:
     return f"//*[normalize-space(text())='{words}']"
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_newest_sweep_is_a_table_of_its_runs_the_best_first(page: Page, address: str) -> None:
     page.open(address)
     columns = ["optimizer", "seed", "validation/accuracy", "validation/cross_entropy", "test/accuracy"]
@@ -271,7 +279,7 @@ def test_newest_sweep_is_a_table_of_its_runs_the_best_first(page: Page, address:
     page.until(lambda: page.cells(best)[:5] == ["adam", "0", "0.97", "0.3333333333333333", "0.9"])
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_all_runs_are_nested_under_their_sweep(page: Page, address: str) -> None:
     page.open(f"{address.partition('?')[0]}?workflowType=machine_learning")
     page.until(lambda: page.names() == [SWEEP])
@@ -279,7 +287,7 @@ def test_all_runs_are_nested_under_their_sweep(page: Page, address: str) -> None
     page.until(lambda: set(page.names()) == {SWEEP, *RUNS})
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_two_runs_are_compared(page: Page, address: str) -> None:
     page.open(address)
     for name in ("adam · seed 0", "rmsprop · seed 1"):
@@ -291,7 +299,7 @@ def test_two_runs_are_compared(page: Page, address: str) -> None:
     assert page.all(text("rmsprop · seed 0")) == []
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_curves_of_all_runs_are_in_one_chart(page: Page, address: str) -> None:
     page.open(address)
     page.click("//label[.//input[@name='runs-view-mode' and @value='CHART']]")
@@ -306,7 +314,7 @@ def test_curves_of_all_runs_are_in_one_chart(page: Page, address: str) -> None:
     assert [curve.count("L") for curve in curves()] == [2] * 4  # from the first epoch to the second and to the third
 
 
-@pytest.mark.exhaustive
+@pytest.mark.slow
 def test_run_shows_its_verdict_and_its_figure(page: Page, address: str) -> None:
     page.open(address)
     page.click(f"{row('adam · seed 0')}//a")

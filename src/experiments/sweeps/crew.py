@@ -208,11 +208,11 @@ class Crew:
 
 def _hydra_files(job: Job, hydra: Mapping[str, Any]) -> dict[str, str]:
     """Hydra's own three files, as it would write them for this job alone."""
-    given = {**hydra, "overrides": {**hydra["overrides"], "task": list(job.overrides)}}
-    contents = {
-        "config": job.composed.model_dump(mode="json"),
-        "hydra": {"hydra": given},
-        "overrides": list(job.overrides),
-    }
+    overrides = list(job.overrides)
+    given = {**hydra, "overrides": {**hydra["overrides"], "task": overrides}}
     dump = partial(yaml.dump, Dumper=yaml.CSafeDumper, sort_keys=False)
-    return {f"{name}.yaml": dump(values) for name, values in contents.items()}
+    return {
+        "config.yaml": job.composed.to_yaml(),
+        "hydra.yaml": dump({"hydra": given}),
+        "overrides.yaml": dump(overrides),
+    }

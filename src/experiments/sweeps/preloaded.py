@@ -8,26 +8,37 @@ import atexit
 import importlib
 import os
 import pkgutil
+import sys
 from contextlib import suppress
 
-os.setsid()  # what a terminal sends to its processes goes to the planner alone; the server ends when the planner does
-atexit.register(os._exit, 0)  # at once: TensorFlow takes a second to clean up for nobody
-_nowhere = os.open(os.devnull, os.O_WRONLY)
-for _descriptor in (1, 2):  # TensorFlow prints lines while it is imported that no setting silences
-    os.dup2(_nowhere, _descriptor)
-os.close(_nowhere)
+SERVER = "multiprocessing.forkserver"
 
-with suppress(Exception):  # a worker meets it again, and can tell
+
+def leave_the_terminal() -> None:
+    """A session of its own: what a terminal sends to its processes goes to the planner alone, with which this one ends.
+
+    TensorFlow prints lines while it is imported that no setting silences.
+    """
+    os.setsid()
+    atexit.register(os._exit, 0)  # at once: TensorFlow takes a second to clean up for nobody
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def import_everything() -> None:
+    """TensorFlow, MLflow and all modules of this package; the code's digest is remembered with them."""
     from experiments.results import environment
 
-    environment.gather(threads=1, dataset_digest="")  # reads the code and remembers its digest
+    environment.gather(threads=1, dataset_digest="")
+    for library in ("tensorflow", "keras", "mlflow.keras", "mlflow.models"):
+        importlib.import_module(library)
+    for module in pkgutil.walk_packages([str(environment.PACKAGE)], "experiments."):
+        importlib.import_module(module.name)
 
-    import keras  # noqa: F401
-    import mlflow.keras
-    import mlflow.models  # noqa: F401
-    import tensorflow  # noqa: F401
 
-    _package = importlib.import_module(__name__.partition(".")[0])
-    for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
-        if _module.name != __name__:
-            importlib.import_module(_module.name)
+if any(SERVER in argument for argument in sys.orig_argv):
+    leave_the_terminal()
+    with suppress(Exception):  # a worker meets it again, and can tell
+        import_everything()

@@ -64,7 +64,7 @@ class Progress:
         """Says that a job has changed its state; failures are said in full, with the path of the log."""
         status.changed = time.monotonic()
         if status.state in ("failed", "diverged"):
-            message = status.message.removeprefix("DivergedError: ")
+            message = status.message.removeprefix("DivergedError: ").removeprefix("InputError: ")
             log.error("%s %s: %s; log: %s", status.job, status.state, message, self._log_of(status))
         elif status.row and status.state == "running":
             log.info("%s resumed after epoch %d", status.job, status.row.epoch)

@@ -109,7 +109,6 @@ def begin(connection: Connection, output: Path | None, task: Callable[..., None]
     _write_to(output or Path(os.devnull))
     os.setsid()
     task(Planner(connection), *arguments)
-    connection.close()
 
 
 def _write_to(path: Path) -> None:
@@ -143,7 +142,7 @@ def _carry_out(planner: Planner, run: Run) -> Ended:
     except KeyboardInterrupt:
         return Ended("interrupted")
     except ExperimentsError as error:
-        return Ended("failed", "; ".join(str(error).splitlines()))
+        return Ended("failed", f"{type(error).__name__}: {'; '.join(str(error).splitlines())}")
     except Exception as error:
         log.exception("before the run could be recorded")
         return Ended("failed", f"{type(error).__name__}: {error}")
