@@ -254,11 +254,11 @@ def test_own_models_are_opened(model_file: Path) -> None:
 
 @pytest.mark.parametrize("model", ["cnn", "lenet5", "deep_cnn", "resnet", "mlp", "linear", "layers"])
 def test_every_model_of_conf_can_be_opened_again(model: str, tensorflow: Any, tmp_path: Path) -> None:
-    import keras
+    from experiments.ingredients.normalisation import as_keras
 
     config = compose(*SMALL, f"model={model}", "regularization=full")
     built = config.model.build((28, 28, 1), 10, config.regularization)
-    keras.Model(built.inputs, built.outputs).save(tmp_path / "model.keras")
+    as_keras(built).save(tmp_path / "model.keras")
     assert saved_model.open_model(tmp_path / "model.keras").count_params() == built.count_params()
 
 

@@ -166,9 +166,9 @@ def convolve(
 
 def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     """Batch normalisation."""
-    import keras
+    from experiments.ingredients.normalisation import BatchNormalization
 
-    return keras.layers.BatchNormalization(momentum=NORMALISATION_MOMENTUM, name=name)(x)
+    return BatchNormalization(momentum=NORMALISATION_MOMENTUM, name=name)(x)
 
 
 def require_side(x: keras.KerasTensor, needed: int, key: str, what: str) -> None:
@@ -194,7 +194,10 @@ def append(x: keras.KerasTensor, entry: LayerEntry, number: int, regularization:
     """
     import keras
 
-    factory, key = getattr(keras.layers, entry.layer), f"model.layers.{number}"
+    from experiments.ingredients.normalisation import BatchNormalization
+
+    factory = BatchNormalization if entry.layer == "BatchNormalization" else getattr(keras.layers, entry.layer)
+    key = f"model.layers.{number}"
     arguments: dict[str, Any] = dict(entry.arguments)
     parameters = {
         name: parameter

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from experiments.config import RunConfig
 from experiments.errors import DivergedError, InputError, StoppedError
 from experiments.ingredients.datasets import ImageData, Split
+from experiments.ingredients.normalisation import as_keras
 from experiments.results.evaluation import cross_entropy
 from experiments.results.records import EpochRow
 from experiments.training import batches
@@ -70,7 +71,7 @@ class Trainer:
 
     def save_model(self, path: Path) -> None:
         """Writes the model for use: raw pixels in, probabilities out, nothing that only training needs."""
-        keras.Model(self.model.inputs, self.model.outputs, name=self.model.name).save(path)
+        as_keras(self.model).save(path)
 
 
 def build(config: RunConfig, data: ImageData) -> Trainer:
