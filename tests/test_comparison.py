@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from experiments.comparison.terminal import show
 from experiments.errors import InputError
 from experiments.results import records
 from experiments.results.records import Predictions, Record
+from recomputed import Expected
 from synthetic_runs import configured, probabilities_of, rows_of, write_run
 
 IMAGES, VALIDATION = 600, 200
@@ -32,14 +34,19 @@ DIGESTS = np.arange(IMAGES, dtype=np.uint64) * np.uint64(2**40 + 1)
 
 
 def predictions(
-    accuracy: float, seed: int, *, labels: np.ndarray = LABELS, digests: np.ndarray = DIGESTS
+    accuracy: float,
+    seed: int,
+    *,
+    labels: np.ndarray = LABELS,
+    digests: np.ndarray = DIGESTS,
+    validation_accuracy: float | None = None,
 ) -> Predictions:
     """A model that gets easy images right; which others, depends on its seed."""
     generator = np.random.default_rng(seed)
     ease = np.random.default_rng(99).random(len(labels))
     right = 0.8 * ease + 0.2 * generator.random(len(labels)) > np.quantile(ease, 1 - accuracy)
     confidence = generator.uniform(0.5, 0.99, len(labels))
-    of_validation = generator.random(VALIDATION) < accuracy
+    of_validation = generator.random(VALIDATION) < (validation_accuracy or accuracy)
     validation_labels = np.arange(VALIDATION) % 10
     validation = probabilities_of(validation_labels, of_validation, generator.uniform(0.5, 0.99, VALIDATION))
     return Predictions(probabilities_of(labels, right, confidence), labels, digests, validation, validation_labels)
@@ -60,7 +67,7 @@ def sweep(home: Path) -> Sweep:
             settings = {key.replace("__", "."): value for key, value in zip(grid, values, strict=True)}
             write_run(
                 home / "multirun" / name / str(number),
-                predictions(accuracy(*values), seed=hash((*values, seed)) % 2**32 if False else number),
+                predictions(accuracy(*values), seed=number),
                 config=configured(**settings, seed=seed),
                 sweep=name,
                 varied={**settings, "seed": seed},
@@ -175,37 +182,35 @@ def test_compare_refuses_nothing_and_nothing_finished(home: Path):
 # --- every number again, from the files alone
 
 
-def test_every_number_of_the_table_is_recomputed(three: Comparison):
-    columns = [column.title for column in table(three).columns]
-    for configuration, row in zip(three.configurations, table(three).rows, strict=True):
-        cells = dict(zip(columns, (cell.text for cell in row), strict=True))
-        right, losses = raw(configuration)
-        assert cells["seeds"] == "3"
-        assert cells["test %"] == f"{100 * right.mean():.2f}"
-        assert cells["cross-entropy"] == f"{losses.mean():.4f}"
-        seed_part = right.mean(axis=1).var(ddof=1) / 3
-        rest = right - right.mean(axis=0) - right.mean(axis=1)[:, None] + right.mean()
-        image_part = right.mean(axis=0).var(ddof=1) / IMAGES - np.square(rest).sum() / (2 * (IMAGES - 1)) / (3 * IMAGES)
-        error = np.sqrt(seed_part + image_part)
-        t = (seed_part * stats.t.ppf(0.975, 2) + image_part * stats.t.ppf(0.975, IMAGES - 1)) / error**2
-        low, high = (float(end) / 100 for end in cells["95 % interval"].strip("[]").split(", "))
-        # The interval is Wilson's around the same error, so near p ± t·error and pulled towards one half.
-        assert high - low == pytest.approx(2 * t * error, rel=0.1)
-        assert low < right.mean() < high
+OPTIMIZERS = ["sgd", "rmsprop", "adam", "adamw", "nadam", "lion", "muon"]
+GRID = {"optimizer__name": ["sgd", "adam"], "schedule__name": ["cosine", "step"], "model__name": ["cnn", "mlp"]}
 
 
-def test_duels_over_matched_seeds_are_recomputed(three: Comparison):
-    for duel in three.matrix:
-        difference = raw(duel.a)[0].astype(float) - raw(duel.b)[0]
-        assert duel.accuracy.value == pytest.approx(difference.mean())
-        by_seed, by_image = difference.mean(axis=1).var(ddof=1) / 3, difference.mean(axis=0).var(ddof=1) / IMAGES
-        rest = difference - difference.mean(axis=0) - difference.mean(axis=1)[:, None] + difference.mean()
-        rest = np.square(rest).sum() / (2 * (IMAGES - 1)) / (3 * IMAGES)
-        assert duel.accuracy.seed_variance == pytest.approx(by_seed)
-        assert duel.accuracy.test_variance == pytest.approx(max(0, by_image - rest))
-        cross_entropy = raw(duel.a)[1] - raw(duel.b)[1]
-        assert duel.cross_entropy.value == pytest.approx(cross_entropy.mean(), abs=1e-6)
-        assert duel.method == "t-test over 3 matched seeds and the same 600 images"
+@pytest.mark.parametrize(
+    ("grid", "seeds", "left_out"),
+    [
+        ({"optimizer__name": list(ACCURACY)}, 3, None),
+        ({"optimizer__name": list(ACCURACY)}, 1, None),
+        ({"optimizer__name": ["rmsprop", "adam"]}, 4, 7),  # one seed less: they no longer match
+        ({"optimizer__name": OPTIMIZERS}, 2, None),
+        ({"optimizer__name": OPTIMIZERS}, 1, None),
+        (GRID, 2, None),
+        (GRID, 1, None),
+    ],
+)
+def test_every_number_that_is_shown_is_recomputed(sweep: Sweep, grid: dict, seeds: int, left_out: int | None):
+    accuracy = ACCURACY | {"cosine": 0.02, "cnn": 0.01}
+    runs = sweep(
+        lambda first, *rest: accuracy.get(first, 0.89) + sum(accuracy.get(r, 0) for r in rest), range(seeds), **grid
+    )
+    runs = [run for run in runs if run.job != left_out]
+    comparison, options = compare(runs), [name.removesuffix("__name") for name in grid]
+    expected = Expected([run.directory for run in runs], options)
+    text = printed(comparison, 60, terminal=False)
+    assert expected.check(text, runs_csv(comparison)) > 11 * len(runs) + 15
+    wrong = re.sub(r"(?<=cross-entropy of 0\.\d\d\d)\d", lambda digit: str((int(digit[0]) + 1) % 10), text)
+    with pytest.raises(AssertionError, match="cross-entropy of"):
+        expected.check(wrong, runs_csv(comparison))
 
 
 def test_duels_of_single_runs_are_mcnemars(sweep: Sweep):
@@ -248,8 +253,6 @@ def test_runs_over_different_test_sets_are_never_paired(home: Path):
     assert comparison.contrasts == ()
     counts = [int(raw(c)[0].sum()) for c in comparison.configurations]
     sizes = [raw(c)[0].size for c in comparison.configurations]
-    expected = stats.contingency.association  # keeps scipy.stats.contingency imported below in one place
-    assert expected is not None
     limits = [stats.binomtest(k, n).proportion_ci(method="wilson") for k, n in zip(counts, sizes, strict=True)]
     (a, b), (of_a, of_b) = (k / n for k, n in zip(counts, sizes, strict=True)), limits
     assert duel.accuracy.interval.low == pytest.approx(a - b - np.hypot(a - of_a.low, of_b.high - b))
@@ -265,6 +268,29 @@ def test_runs_without_predictions_are_ranked_but_not_tested(home: Path, sweep: S
     assert sum("enters no test" in note for note in comparison.notes) == 2
     assert comparison.best.accuracy_interval.low == comparison.best.records[0].metrics["test/accuracy_low"]
     assert (comparison.ensemble, comparison.most_missed) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("test_probabilities", lambda p: p[:, ::-1], "was changed after the run (test/accuracy 0"),
+        ("test_probabilities", lambda p: p**2, "was changed after the run (its digest is not the one in record.json)"),
+        ("test_probabilities", lambda p: p[1:], "holds no labels and probabilities that belong together"),
+        ("test_labels", lambda labels: labels[::-1], "was changed after the run (test/accuracy 0"),
+        ("test_labels", lambda labels: labels + 90, "holds no labels and probabilities that belong together"),
+        ("test_image_digests", lambda digests: digests[1:], "holds no labels and probabilities that belong together"),
+        ("validation_labels", lambda labels: labels * 0, "was changed after the run (validation/accuracy 0"),
+    ],
+)
+def test_changed_predictions_enter_no_test(home: Path, sweep: Sweep, name: str, change: Callable, told: str):
+    runs = sweep(ACCURACY.__getitem__, range(1), optimizer__name=["sgd", "adam"])
+    path = runs[0].directory / "predictions.npz"
+    arrays = vars(runs[0].predictions)
+    np.savez(path, **(arrays | {name: change(arrays[name])}))
+    comparison = compare(records.find("s", home))
+    (note,) = comparison.notes
+    assert note.startswith(f"s/0 enters no test and no gallery: {path}: {told}")
+    assert comparison.duels[0].method == "unpaired interval, for predictions are missing"
 
 
 def test_needed_images_would_give_the_power(sweep: Sweep):
@@ -298,7 +324,7 @@ def test_contrasts_and_importance_of_a_grid(sweep: Sweep):
     comparison = compare(runs)
     accuracy = {r.name: np.mean(raw(c)[0][i]) for c in comparison.configurations for i, r in enumerate(c.records)}
     (optimizer,) = (c for c in comparison.contrasts if c.option == "optimizer")
-    assert (optimizer.better, optimizer.worse, optimizer.pairs) == ("adam", "sgd", 8)
+    assert (optimizer.best, optimizer.other, optimizer.pairs) == ("adam", "sgd", 8)
     by_name = {
         name: [a for r in runs for a in [accuracy[r.name]] if r.varied["optimizer.name"] == name] for name in gain
     }
@@ -419,13 +445,12 @@ def test_sentences_of_one_run(home: Path):
 
 
 def test_sentences_say_when_the_second_is_better_on_the_test_images(home: Path):
-    for name, width, accuracy, validation in (("a", 1, 0.7, 0.99), ("b", 2, 0.9, 0.98)):
-        record = write_run(
-            home / "outputs" / name, predictions(accuracy, width), config=configured(**{"model.width": width})
-        )
-        record.write(metrics={**record.metrics, "validation/accuracy": validation})
+    for name, width, accuracy, validation in (("a", 1, 0.7, 0.99), ("b", 2, 0.9, 0.9)):
+        given = predictions(accuracy, width, validation_accuracy=validation)
+        write_run(home / "outputs" / name, given, config=configured(**{"model.width": width}))
     comparison = compare([*records.find("a", home), *records.find("b", home)])
-    assert "width 2, second by validation, is really better on the test images" in text_of(comparison)
+    assert "width 2, second by validation, is really better on the test images, although" in text_of(comparison)
+    assert "; exact McNemar test on the same 600 images)" in text_of(comparison)
 
 
 def test_sentences_count_overfitted_runs(home: Path):
@@ -451,7 +476,7 @@ def printed(comparison: Comparison, width: int, *, terminal: bool) -> str:
 def test_show_is_plain_and_complete_where_there_is_no_terminal(three: Comparison):
     text = printed(three, 60, terminal=False)
     head, *rows = text.splitlines()[:4]
-    expected = "# optimizer seeds validation % test % 95 % interval against best cross-entropy calibration gap overfits"
+    expected = "# optimizer seeds validation % test % 95% interval against best cross-entropy calibration gap overfits"
     assert head.split() == [*expected.split(), "parameters", "seconds"]
     assert [row.split()[0] for row in rows] == ["1", "2", "3"]
     assert not any(line.startswith((" ─", "─")) for line in text.splitlines())
@@ -507,8 +532,8 @@ def test_command_compares_the_newest_sweep_and_names_the_report(home: Path, swee
     assert (done.returncode, done.stderr) == (0, "")
     assert "rmsprop" in done.stdout
     report = Path(done.stdout.splitlines()[-1])
-    assert report == home / "multirun" / "new" / "comparison" / "report.html"
-    assert {path.name for path in report.parent.iterdir()} == {"report.html", "report.md", "runs.csv"}
+    assert report == home / "multirun" / "new" / "report.html"
+    assert {path.name for path in report.parent.iterdir() if path.is_file()} == {"report.html", "report.md", "runs.csv"}
 
 
 def test_command_compares_what_is_named(home: Path, sweep: Sweep, tmp_path: Path):
@@ -521,12 +546,26 @@ def test_command_compares_what_is_named(home: Path, sweep: Sweep, tmp_path: Path
     assert command(home, "s/3", "s/0").stdout.splitlines()[-1] == part
 
 
+def test_command_writes_into_a_sweep_whose_jobs_are_links(home: Path, sweep: Sweep):
+    sweep(ACCURACY.__getitem__, range(1), name="made", optimizer__name=["sgd", "adam"])
+    (home / "multirun" / "linked").mkdir()
+    for job in "01":
+        (home / "multirun" / "linked" / job).symlink_to(home / "multirun" / "made" / job)
+    show_command(["linked"], None)
+    assert (home / "multirun" / "linked" / "report.html").is_file()
+    assert not (home / "multirun" / "made" / "report.html").exists()
+    for name in ("a", "b"):
+        write_run(home / "outputs" / name, predictions(0.9, 0))
+    show_command(["a", "b"], None)  # all that `outputs` holds, but that is no sweep
+    assert not (home / "outputs" / "report.html").exists()
+
+
 def test_command_finds_a_run_by_mlflow_id_and_a_moved_one_by_path(home: Path, tmp_path: Path):
     record = write_run(home / "outputs" / "a", predictions(0.9, 0))
     record.write(mlflow=records.MLflowState(run_id="abc123"))
     assert command(home, "abc1").returncode == 0
     moved = record.directory.rename(tmp_path / "moved")
-    assert command(home, str(moved)).stdout.splitlines()[-1] == str(moved / "comparison" / "report.html")
+    assert command(home, str(moved)).stdout.splitlines()[-1] == str(moved / "report.html")
 
 
 @pytest.mark.parametrize(

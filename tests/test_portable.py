@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from experiments.errors import InputError
 from experiments.results import environment as machine
 from experiments.results import records
 from experiments.training import runtime
-from portable_runs import SMALL
+from portable_runs import RUNS, SMALL
 
 CHILD = Path(__file__).parent / "portable_runs.py"
 MADE_WITH = {"tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6"}
@@ -61,14 +62,52 @@ def as_made() -> None:
         pytest.skip("this CPU has no AVX2")
 
 
-@pytest.mark.usefixtures("as_made")
-def test_golden_digests_come_again_on_one_core_in_another_order_whatever_openmp_is_told() -> None:
-    names = ["linear", "convolutions"]
-    found = measured(*names, cores=1, OMP_NUM_THREADS="3", MKL_NUM_THREADS="2")
-    assert found == {name: GOLDEN[name] for name in names}
+def some_on_one_core(_: Path) -> dict[str, Any]:
+    return measured("linear", "batch normalisation", cores=1, OMP_NUM_THREADS="3", MKL_NUM_THREADS="2")
+
+
+def all_on_all_cores(_: Path) -> dict[str, Any]:
+    return measured(OMP_NUM_THREADS="16", TF_NUM_INTRAOP_THREADS="16")
+
+
+def two_side_by_side(home: Path) -> Path:
+    """The sweep whose jobs are two of `RUNS`."""
+    with started(home, "-m", *SMALL, *RUNS["convolutions"], "tracking=none", "seed=0,1", "sweep.workers=2") as command:
+        ended = command.finish()
+    assert ended.code == 0, ended
+    return Path(ended.out.splitlines()[-1])
+
+
+SCENARIOS = (some_on_one_core, all_on_all_cores, two_side_by_side)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_made")
+def test_golden_digests_come_again_on_all_cores(endings: dict[str, Future[Any]]) -> None:
+    assert endings["all_on_all_cores"].result() == GOLDEN
+
+
+@pytest.mark.usefixtures("as_made")
+def test_golden_digests_come_again_on_one_core_in_another_order_whatever_openmp_is_told(
+    endings: dict[str, Future[Any]],
+) -> None:
+    found = endings["some_on_one_core"].result()
+    assert found == {name: GOLDEN[name] for name in ("linear", "batch normalisation")}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_made")
+def test_job_of_a_sweep_has_the_golden_digests(endings: dict[str, Future[Any]]) -> None:
+    first, second = (records.load(endings["two_side_by_side"].result() / number) for number in "01")
+    golden = GOLDEN["convolutions"]
+    assert (first.weights_digest or "").startswith(golden["weights"])
+    assert (first.predictions_digest or "").startswith(golden["predictions"])
+    assert second.weights_digest != first.weights_digest
+    assert first.environment["variables"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("as_made")
 @pytest.mark.parametrize("threads", [None, "1", "2", "16"])
 @pytest.mark.parametrize("cores", [1, 2, None])
@@ -80,22 +119,17 @@ def test_golden_digests_come_again_on_any_cores(threads: str | None, cores: int 
 
 
 @pytest.mark.slow
-def test_sweep_gives_the_digests_of_runs_alone(home: Path) -> None:
-    small = [*SMALL, "model=lenet5", "tracking=none"]
-    alone = []
-    for optimizer in ("adam", "sgd"):
-        with started(home, *small, f"optimizer={optimizer}") as command:
-            alone.append(command.finish().record)
-    for workers in (1, 2):
+@pytest.mark.exhaustive
+@pytest.mark.usefixtures("as_made")
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_golden_digests_come_again_with_any_number_of_workers(workers: int, home: Path) -> None:
+    for name, overrides in RUNS.items():
         with started(
-            home, "-m", *small, "optimizer=adam,sgd", f"sweep.workers={workers}", "sweep.reuse=never"
+            home, "-m", *SMALL, *overrides, "tracking=none", "seed=0,1,2", f"sweep.workers={workers}"
         ) as command:
-            sweep = Path(command.finish().out.splitlines()[-1])
-        for number, record in enumerate(alone):
-            job = records.load(sweep / str(number))
-            assert job.run_key == record.run_key
-            assert (job.weights_digest, job.predictions_digest) == (record.weights_digest, record.predictions_digest)
-            assert job.environment["variables"]["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+            job = records.load(Path(command.finish().out.splitlines()[-1]) / "0")
+        assert (job.weights_digest or "").startswith(GOLDEN[name]["weights"])
+        assert (job.predictions_digest or "").startswith(GOLDEN[name]["predictions"])
 
 
 def training(determinism: str = "portable", threads: int = 1) -> Any:
@@ -174,14 +208,23 @@ print(json.dumps([found, tf.config.optimizer.get_experimental_options()]))
 """
 
 
-@pytest.mark.slow
-def test_no_operation_starts_from_an_approximation() -> None:
+def operations_of_graphs(_: Path) -> tuple[list[list[str]], dict[str, Any]]:
+    """The types of operations in the training step of each of `NORMALISING`, and the options of Grappler."""
     done = subprocess.run(
         [sys.executable, "-c", OPERATIONS, json.dumps(NORMALISING)],
         capture_output=True, text=True, check=False, env=environment(Path.cwd()),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found, options = json.loads(done.stdout)
+    return found, options
+
+
+SCENARIOS = (*SCENARIOS, operations_of_graphs)
+
+
+@pytest.mark.slow
+def test_no_operation_starts_from_an_approximation(endings: dict[str, Future[Any]]) -> None:
+    found, options = endings["operations_of_graphs"].result()
     for names in found:
         assert {"Sqrt", "DivNoNan"} <= set(names)
         assert not APPROXIMATE & set(names)

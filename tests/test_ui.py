@@ -157,7 +157,8 @@ def test_store_without_a_sweep_opens_on_its_runs(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_everything_that_was_started(store: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_nothing_that_was_started_is_left(number: int, code: int, store: Path) -> None:
     with served(store) as (process, address):
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE_SECONDS)
         connection.request("GET", "/")
@@ -165,9 +166,10 @@ def test_ctrl_c_ends_everything_that_was_started(store: Path) -> None:
         connection.close()
         servers = psutil.Process(process.pid).children(recursive=True)
         assert servers
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE_SECONDS) == 130
-    assert not any(server.is_running() and server.status() != psutil.STATUS_ZOMBIE for server in servers)
+        process.send_signal(number)
+        assert process.wait(PATIENCE_SECONDS) == code
+        _, left = psutil.wait_procs(servers, PATIENCE_SECONDS if number == signal.SIGKILL else 0)
+    assert [server for server in left if server.status() != psutil.STATUS_ZOMBIE] == []
 
 
 # --- in a browser

@@ -29,7 +29,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=DESCRIPTION)
     parser.add_argument("names", nargs="*", metavar="RUN|SWEEP", help=NAMES)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="of the report; by default beside the runs")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="of the report; by default the sweep or the run")
     return parser.parse_args()
 
 
@@ -68,16 +68,17 @@ def _find(names: Sequence[str], home: Path) -> list[Record]:
 
 
 def _place(runs: Sequence[Record], home: Path) -> Path:
-    """`comparison/` in the sweep or the run; for anything else a folder that is the same for the same runs."""
+    """The sweep or the run itself; for anything else a folder that is the same for the same runs."""
     from experiments.results import records
 
-    directories = sorted({record.directory.resolve() for record in runs})
+    directories = {record.directory for record in runs}
+    # A job that another sweep, or a single run, has done before is a link.
+    for sweep in {record.directory.parent for record in runs if record.sweep or record.directory.is_symlink()}:
+        if directories == {path.parent for path in sweep.glob(f"*/{records.RECORD}")}:
+            return sweep
     if len(directories) == 1:
-        return directories[0] / "comparison"
-    parent = directories[0].parent
-    if runs[0].sweep and directories == sorted(path.parent for path in parent.glob(f"*/{records.RECORD}")):
-        return parent / "comparison"
-    digest = hashlib.sha256("\n".join(map(str, directories)).encode()).hexdigest()
+        return directories.pop()
+    digest = hashlib.sha256("\n".join(sorted(str(path.resolve()) for path in directories)).encode()).hexdigest()
     return home / "outputs" / f"comparison-{digest[:8]}"
 
 

@@ -24,6 +24,7 @@ from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import StopRequest, exit_now, listening
 
 log = logging.getLogger(__name__)
+RESUMED = "resumed-"  # before the code digest of a run that no one code has made
 ABORT_PATIENCE_SECONDS = 5.0  # for the mirror, when the user has pressed Ctrl-C twice
 
 
@@ -88,20 +89,19 @@ def _reopen(directory: Path, key: str, facts: Mapping[str, Any], files: Mapping[
         raise InputError(f"{directory}: is being run by process {record.process.pid} on {record.process.host}")
     for name, text in files.items():
         records.write_atomically(directory / name, text)
-    _note_other_circumstances(record, [cause for cause in causes if cause.likely])
+    _note_other_circumstances(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
     record.write(state="running", process=Process.current(), error=None, finished_at=None)
     return record
 
 
 def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
     """A run that goes on elsewhere is not the run that it would have been: it says so, and is never reused."""
-    if not causes:
+    earlier = record.environment.get("resumed", [])
+    new = [cause.text for cause in causes if cause.text not in earlier]
+    if not new:
         return
-    for cause in causes:
-        log.warning("the bits of an uninterrupted run cannot be promised: %s", cause.text)
-    noted = [*record.environment.get("resumed", []), *(cause.text for cause in causes)]
-    records.write_json(record.directory / records.ENVIRONMENT, record.environment | {"resumed": noted})
-    record.code_digest = f"resumed-{record.code_digest}"
+    records.write_json(record.directory / records.ENVIRONMENT, record.environment | {"resumed": [*earlier, *new]})
+    record.code_digest = f"{RESUMED}{record.code_digest.removeprefix(RESUMED)}"
 
 
 @contextmanager
@@ -110,9 +110,10 @@ def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
     started, earlier = time.perf_counter(), record.seconds
     with _logging_to(record.directory / records.LOG):
         images = f"{record.dataset.name} ({record.dataset.source})"
-        log.info(
-            "%s: %s parameters, %s, %s threads", record.name, f"{record.parameters:,}", images, config.training.threads
-        )
+        threads = f"{config.training.threads} thread{'' if config.training.threads == 1 else 's'}"
+        log.info("%s: %s parameters, %s, %s", record.name, f"{record.parameters:,}", images, threads)
+        for text in record.environment.get("resumed", []):
+            log.warning("went on after a change (%s): its bits may be neither those of then nor those of now", text)
         mirror = tracking.start_mirror(record, config, records.home())
         state: State = "failed"
         failure: Failure | None = None

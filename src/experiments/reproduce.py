@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from experiments.entrance import exit_with, say
@@ -26,39 +27,46 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.reproduce", description=__doc__)
     add = parser.add_argument
     add("run", metavar="RUN", help="a run directory, a name, sweep/number, or the beginning of an MLflow run id")
-    add("--check", action="store_true", help="only compare then and now, without training")
-    add("--stop-at-difference", action="store_true", help="end the repeat with the first epoch that differs")
-    add("--tolerance", type=_tolerance, metavar="X", help="the largest difference of a metric that still passes")
     add("--threads", type=_threads, metavar="N", help="another number of threads than the run had")
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--check", action="store_true", help="only compare then and now, without training")
+    either("--stop-at-difference", action="store_true", help="end the repeat with the first epoch that differs")
+    either("--tolerance", type=_tolerance, metavar="X", help="the largest difference of a metric that still passes")
     return parser.parse_args()
 
 
 def _tolerance(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError(f"must be a number from 0 on, received {text}")
-    return value
+    with suppress(ValueError):
+        value = float(text)
+        if math.isfinite(value) and value >= 0:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a number from 0 on, received {text}")
 
 
 def _threads(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, received {text}")
-    return value
+    with suppress(ValueError):
+        value = int(text)
+        if value >= 1:
+            return value
+    raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, received {text}")
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Repeats a run, or only compares then and now, and tells; returns the exit code."""
     from experiments import reproduction
     from experiments.results import records
-    from experiments.results.verdict import tell
+    from experiments.results.verdict import tell, tell_causes
 
     home = records.home()
     with reproduction.original(arguments.run, home) as run:
         config = reproduction.config_of(run, threads=arguments.threads)
         if arguments.check:
             return _check(run, config)
-        again = reproduction.repeat(run, config, stop_at_difference=arguments.stop_at_difference)
+        try:
+            again = reproduction.repeat(run, config, stop_at_difference=arguments.stop_at_difference)
+        except reproduction.OtherDataError as error:
+            say("different before the first epoch: nothing was trained", *tell_causes([error.cause]))
+            return 1
         stopped_here = arguments.stop_at_difference and reproduction.differs(run, again)
         if again.state in ENDED_EARLY and not stopped_here:
             say(f"no verdict: {again.state} after epoch {again.epochs_run}; {_what_next(again)}", again.directory)

@@ -23,6 +23,7 @@ from experiments.training import runtime
 
 log = logging.getLogger(__name__)
 MLFLOW_ID = re.compile(r"[0-9a-f]{4,32}")
+DAMAGED_DATA = re.compile(r"dataset\.path: (?P<path>.+?): (?P<rule>.+)")  # see `images.damaged`
 REPEATABLE = ("finished", "diverged")  # both are what the same config would lead to again
 
 
@@ -42,7 +43,7 @@ def original(name: str, home: Path) -> Iterator[Record]:
                 raise
             found = [downloaded]
         if len(found) != 1:
-            raise InputError(f"{name}: is a sweep of {len(found)} runs; name one of them, as in {name}/0")
+            raise InputError(f"{name}: is a sweep of {len(found)} runs; name one of them, as in {found[0].name}")
         if found[0].state not in REPEATABLE:
             raise InputError(
                 f"{name}: is {found[0].state}, so there is no result to repeat; "
@@ -104,16 +105,45 @@ def expect(run: Record, config: RunConfig) -> list[Cause]:
         InputError: the data cannot be had.
     """
     variables = os.environ | runtime.variables(config.training)
-    facts = gather_facts(config, config.dataset.load().digest, variables)
-    return find_causes(run.environment, facts)
+    try:
+        with _noticing_other_data():
+            digest = config.dataset.load().digest
+    except OtherDataError as error:
+        return [error.cause]
+    return find_causes(run.environment, gather_facts(config, digest, variables))
+
+
+class OtherDataError(Exception):
+    """The file of a data set is there, and holds something that is no longer that data set."""
+
+    def __init__(self, cause: Cause) -> None:
+        super().__init__(cause.text)
+        self.cause = cause
+
+
+@contextmanager
+def _noticing_other_data() -> Iterator[None]:
+    """A run has read its data once: where that can be found and is refused today, it has changed."""
+    try:
+        yield
+    except InputError as error:
+        found = DAMAGED_DATA.fullmatch(str(error))
+        if not (found and Path(found["path"]).exists()):
+            raise
+        raise OtherDataError(Cause("data", f"data: {found['path']}: {found['rule']}")) from None
 
 
 def repeat(run: Record, config: RunConfig, *, stop_at_difference: bool = False) -> Record:
-    """Runs the config again in a new directory, and says after every epoch whether it is the same."""
+    """Runs the config again in a new directory, and says after every epoch whether it is the same.
+
+    Raises:
+        OtherDataError: the data set has been changed, so that it is refused; nothing was started.
+    """
     from experiments.runner import run_experiment
 
     follower = _Follower(run.rows, stop_at_difference=stop_at_difference)
-    return run_experiment(config, origin=Origin(reproduces=run.name), on_epoch=follower)
+    with _noticing_other_data():
+        return run_experiment(config, origin=Origin(reproduces=run.name), on_epoch=follower)
 
 
 class _Follower:

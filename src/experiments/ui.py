@@ -118,12 +118,24 @@ def _server(store: str, home: Path, port: int, messages: IO[bytes]) -> Iterator[
         command, env=os.environ | SETTINGS, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=messages,
     )  # fmt: skip
+    guard = _guard(server.pid)
     try:
         yield server
     finally:
         for number in STOPS:
             signal.signal(number, signal.SIG_IGN)
         _end(server)
+        guard.kill()
+        guard.communicate()
+
+
+def _guard(group: int) -> subprocess.Popen[bytes]:
+    """Ends a group of processes when this one is gone, even if it was killed: then nobody holds the guard's input."""
+    script = f"read _; kill -TERM -{group}; sleep {GRACE_SECONDS}; kill -KILL -{group}"
+    return subprocess.Popen(
+        ["sh", "-c", script], start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -39,8 +39,8 @@ def sentences(comparison: Comparison) -> list[Sentence]:
 
 
 def percent(value: float) -> str:
-    """`99.12 %`."""
-    return f"{100 * value:.2f} %"
+    """`99.12%`."""
+    return f"{100 * value:.2f}%"
 
 
 def percent_interval(interval: Interval) -> str:
@@ -50,7 +50,12 @@ def percent_interval(interval: Interval) -> str:
 
 def points(value: float, interval: Interval) -> str:
     """A difference of two shares: `+0.21 points [-0.02, +0.44]`."""
-    return f"{100 * value:+.2f} points [{100 * interval.low:+.2f}, {100 * interval.high:+.2f}]"
+    return f"{signed(100 * value)} points [{signed(100 * interval.low)}, {signed(100 * interval.high)}]"
+
+
+def signed(value: float) -> str:
+    """`+0.21`; what is rounded to zero is `+0.00`."""
+    return f"{round(value, 2) + 0.0:+.2f}"
 
 
 def p_text(p_value: float) -> str:
@@ -87,7 +92,7 @@ def _runner_up(comparison: Comparison) -> Iterator[Sentence]:
     if not comparison.duels:
         return
     duel = comparison.duels[0]
-    difference = f"best minus second: {points(duel.accuracy.value, duel.accuracy.interval)}, {p_text(duel.p_adjusted)}"
+    difference = f"best minus second: {points(duel.accuracy.value, duel.accuracy.interval)}, {_p(duel)}"
     if not duel.is_real:
         verdict = f"cannot be told apart from it by test accuracy ({difference}"
     elif duel.accuracy.value > 0:
@@ -96,6 +101,10 @@ def _runner_up(comparison: Comparison) -> Iterator[Sentence]:
         verdict = f"is really better on the test images, although validation ranks it second ({difference}"
     text = f"{duel.b.label}, second by validation, {verdict}; {duel.method}). {_details(duel, comparison.bootstrap)}"
     yield Sentence("runner-up", text)
+
+
+def _p(duel: Duel) -> str:
+    return f"{'corrected ' * (duel.p_adjusted > duel.accuracy.p_value)}{p_text(duel.p_adjusted)}"
 
 
 def _details(duel: Duel, bootstrap: Interval | None) -> str:
@@ -113,7 +122,7 @@ def _disagreements(duel: Duel) -> str:
 def _cross_entropy(duel: Duel, bootstrap: Interval | None) -> str:
     if duel.cross_entropy is None:
         return ""
-    interval, source = bootstrap or duel.cross_entropy.interval, "bootstrap" if bootstrap else "95 % interval"
+    interval, source = bootstrap or duel.cross_entropy.interval, "bootstrap" if bootstrap else "95% interval"
     real = "" if interval.low <= 0 <= interval.high else ", a real difference"
     return (
         f"Cross-entropy, best minus second: {duel.cross_entropy.value:+.4f} "
@@ -150,7 +159,9 @@ def _field(comparison: Comparison) -> Iterator[Sentence]:
     )
     if unsure:
         text += f"; for {len(unsure)} of these a few more seeds would tell, p is at most {LEVEL} uncorrected"
-    yield Sentence("field", f"{text}. p-values are corrected for {others} comparisons (Holm).")
+    lucky = any(duel.accuracy.seed_variance is not None for duel in comparison.duels)
+    choice = f" and for the choice of the best among {others + 1} over seeds" if lucky else ""
+    yield Sentence("field", f"{text}. p-values are corrected for {others} comparisons (Holm){choice}.")
 
 
 def _names(labels: Sequence[str], most: int = 3) -> str:
@@ -166,20 +177,29 @@ def _options(comparison: Comparison) -> Iterator[Sentence]:
     both = zip(comparison.contrasts, comparison.p_values, strict=True)
     for option, group in groupby(both, key=lambda pair: pair[0].option):
         members = list(group)
-        better = show(members[0][0].better)
-        real = any(p_adjusted <= LEVEL for _, p_adjusted in members)
-        head = f"{better} is the best value" if real else "No value is shown to be better than another"
+        best = show(members[0][0].best)
         gains = "; ".join(_contrast(contrast, p_adjusted) for contrast, p_adjusted in members[:MOST_CONTRASTS])
         more = f"; {len(members) - MOST_CONTRASTS} more in the report" * (len(members) > MOST_CONTRASTS)
-        text = f"{head}. All else equal, {better} has test accuracy {gains}{more}."
+        text = f"{_shown(members)} All else equal, {best}, the best by validation, has test accuracy {gains}{more}."
         yield Sentence(f"effect of {option}", text)
+
+
+def _shown(members: Sequence[tuple[Contrast, float]]) -> str:
+    """What an option's best level is shown to be better than, or worse."""
+    real = [contrast for contrast, p_adjusted in members if p_adjusted <= LEVEL]
+    better = _names([show(contrast.other) for contrast in real if contrast.effect.value > 0], MOST_CONTRASTS)
+    worse = _names([show(contrast.other) for contrast in real if contrast.effect.value < 0], MOST_CONTRASTS)
+    parts = [f"better than {better}" if better else "", f"worse than {worse}" if worse else ""]
+    if not real:
+        return "No value is shown to be better than another."
+    return f"{show(real[0].best)} is shown to be {' and '.join(part for part in parts if part)}."
 
 
 def _contrast(contrast: Contrast, p_adjusted: float) -> str:
     pairs = "1 matched pair" if contrast.pairs == 1 else f"{contrast.pairs} matched pairs"
     verdict = "" if p_adjusted <= LEVEL else ", not distinguishable"
     value = points(contrast.effect.value, contrast.effect.interval)
-    return f"{value} against {show(contrast.worse)} ({pairs}, {p_text(p_adjusted)}{verdict})"
+    return f"{value} against {show(contrast.other)} ({pairs}, {p_text(p_adjusted)}{verdict})"
 
 
 def _importance(comparison: Comparison) -> Iterator[Sentence]:
@@ -187,8 +207,8 @@ def _importance(comparison: Comparison) -> Iterator[Sentence]:
     if shares is None:
         return
     ranked = sorted(shares.options.items(), key=lambda item: -item[1])
-    text = ", ".join(f"{name} {100 * share:.0f} %" for name, share in ranked)
-    combined, between = f"{100 * shares.interactions:.0f} %", f"{100 * shares.repetitions:.0f} %"
+    text = ", ".join(f"{name} {100 * share:.0f}%" for name, share in ranked)
+    combined, between = f"{100 * shares.interactions:.0f}%", f"{100 * shares.repetitions:.0f}%"
     rest = f"{combined} by their combinations, {between} is left between seeds"
     if all(len(configuration.records) == 1 for configuration in comparison.configurations):
         rest = f"{combined} is left to their combinations and to chance, which one seed each cannot separate"

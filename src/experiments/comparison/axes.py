@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 SHADES = 7  # of the sequential scale
+MOST_TICKS = 7  # two decades in steps of 1, 2, 5; beyond that powers of ten will do
 
 
 class Axis(NamedTuple):
@@ -32,13 +33,16 @@ def counting(last: int, start: float, end: float) -> Axis:
 
 
 def logarithmic(low: float, high: float, start: float, end: float) -> Axis:
-    """Values below `low` are placed there."""
+    """From `start` to `end`, widened to 1, 2 or 5 times a power of ten. Values below are placed at the start."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(decades) <= 3 else (1,)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001] or [low, high]
-    axis = _straight(math.log10(low), math.log10(high), start, end, inside)
-    return axis._replace(place=lambda value: axis.place(math.log10(max(value, low))))
+    steps = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    first = max(step for step in steps if step <= low * 1.001)
+    last = min(step for step in steps if step >= high * 0.999)
+    ticks = [step for step in steps if first <= step <= last]
+    if len(ticks) > MOST_TICKS:
+        ticks = [tick for tick in ticks if round(math.log10(tick), 9).is_integer()]
+    axis = _straight(math.log10(first), math.log10(last), start, end, ticks)
+    return axis._replace(place=lambda value: axis.place(math.log10(max(value, first))))
 
 
 def _straight(low: float, high: float, start: float, end: float, ticks: Sequence[float]) -> Axis:

@@ -12,7 +12,7 @@ from experiments.comparison.duels import Duel, against_best, all_pairs, bootstra
 from experiments.comparison.effects import Contrast, Importance, contrasts, importance
 from experiments.comparison.ensemble import Ensemble, ensemble
 from experiments.comparison.mistakes import Disagreement, Mistake, disagreement, most_missed
-from experiments.comparison.statistics import expected_best_of, holm
+from experiments.comparison.statistics import after_choice, expected_best_of, holm
 from experiments.errors import InputError
 from experiments.results.evaluation import Interval
 from experiments.results.records import Record
@@ -48,7 +48,7 @@ class Comparison:
             run.
         matrix: every pair of the first twelve, corrected together.
         contrasts: of each option, on test accuracy, corrected together (`p_values`).
-        p_values: Holm-adjusted, one for each contrast.
+        p_values: of each contrast, corrected for all of them and for the choice of the best level.
         importance: shares of the variance of test accuracy; None unless more than two options vary.
         disagreement: between the best and the runner-up; None without, or over different test images.
         most_missed: test images that most runs miss, the most votes first.
@@ -122,12 +122,13 @@ def _contrasts(
     """On test accuracy, over the runs that share the best configuration's test images."""
     first = configurations[0].scores
     comparable = [(c, c.scores) for c in configurations if c.scores and first and c.scores.test_set is first.test_set]
-    if len(comparable) < 2:
+    chosen_by = [record.metrics.get("validation/accuracy", np.nan) for c, _ in comparable for record in c.records]
+    if len(comparable) < 2 or not np.isfinite(chosen_by).all():
         return (), ()
     right = np.concatenate([scores.right for _, scores in comparable])
     settings = [{**c.settings, "seed": seed} for c, _ in comparable for seed in c.seeds]
-    found = tuple(contrast for option in options for contrast in contrasts(right, settings, option))
-    return found, tuple(holm([contrast.effect.p_value for contrast in found]))
+    found = tuple(contrast for option in options for contrast in contrasts(right, chosen_by, settings, option))
+    return found, tuple(holm([after_choice(contrast.effect, contrast.levels) for contrast in found]))
 
 
 def _importance(configurations: Sequence[Configuration], options: Sequence[str]) -> Importance | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,8 +14,8 @@ from numpy.typing import NDArray
 from experiments.comparison.estimate import accuracy_interval, t_interval
 from experiments.comparison.settings import Settings, label, varying
 from experiments.errors import InputError
-from experiments.results.evaluation import Interval, image_cross_entropy
-from experiments.results.records import Predictions, Record
+from experiments.results.evaluation import Interval, image_cross_entropy, predictions_digest
+from experiments.results.records import PREDICTIONS, RECORD, Predictions, Record
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +158,35 @@ def _read_all(records: Sequence[Record]) -> tuple[dict[str, _Row], list[str]]:
 
 
 def read_predictions(record: Record) -> Predictions:
-    """A run's predictions, not kept in memory by the record."""
+    """A run's predictions, not kept in memory by the record.
+
+    Raises:
+        InputError: they cannot be read, or are not those that the record tells of.
+    """
     predictions = record.predictions
     record.__dict__.pop("predictions", None)
-    if predictions.test_probabilities.shape[:1] != predictions.test_labels.shape:
-        raise InputError(f"{record.directory}: its predictions and labels have different lengths")
+    path = record.directory / PREDICTIONS
+    tests = _accuracy(predictions.test_probabilities, predictions.test_labels)
+    validations = _accuracy(predictions.validation_probabilities, predictions.validation_labels)
+    if tests is None or validations is None or predictions.test_image_digests.shape != predictions.test_labels.shape:
+        raise InputError(f"{path}: holds no labels and probabilities that belong together")
+    found = {"test/accuracy": tests, "validation/accuracy": validations}
+    for name, value in found.items():
+        if not math.isclose(value, told := record.metrics.get(name, value), abs_tol=1e-9):
+            raise InputError(f"{path}: was changed after the run ({name} {value:g}, {RECORD} has {told:g})")
+    digest = record.predictions_digest
+    if digest and digest != predictions_digest(predictions.test_probabilities):
+        raise InputError(f"{path}: was changed after the run (its digest is not the one in {RECORD})")
     return predictions
+
+
+def _accuracy(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) -> float | None:
+    """None where they do not belong together."""
+    if labels.shape != probabilities.shape[:1] or probabilities.ndim != 2 or 0 in probabilities.shape:
+        return None
+    if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        return None
+    return float(np.mean(probabilities.argmax(axis=1) == labels))
 
 
 def _read(predictions: Predictions, test_sets: dict[str, ImageSet]) -> _Row:

@@ -14,6 +14,7 @@ from scipy.special import ndtr
 from experiments.comparison.configurations import Configuration, Scores
 from experiments.comparison.estimate import Estimate, difference_estimate
 from experiments.comparison.statistics import (
+    after_choice,
     holm,
     images_needed,
     images_needed_over_seeds,
@@ -38,7 +39,7 @@ class Duel:
         cross_entropy: test cross-entropy A − B, nats; None over different test images.
         only_a: images that A has right and B has not (by the majority of their seeds); None if not paired.
         only_b: the same the other way round.
-        p_adjusted: `accuracy.p_value` after Holm's correction over the comparisons that it was made with.
+        p_adjusted: `accuracy.p_value` corrected for the comparisons that it was made with, and for the choice of A.
     """
 
     a: Configuration
@@ -58,14 +59,18 @@ class Duel:
 
 def fight(pairs: Sequence[tuple[Configuration, Configuration]]) -> list[Duel]:
     """All duels, their p-values corrected together."""
-    duels = [_duel(a, b) for a, b in pairs]
-    adjusted = holm([duel.accuracy.p_value for duel in duels])
-    return [replace(duel, p_adjusted=p) for duel, p in zip(duels, adjusted, strict=True)]
+    return _corrected([_duel(a, b) for a, b in pairs], candidates=2)
 
 
 def against_best(configurations: Sequence[Configuration]) -> list[Duel]:
-    """The first configuration against each other."""
-    return fight([(configurations[0], other) for other in configurations[1:]])
+    """The first configuration, chosen among all by validation, against each other."""
+    duels = [_duel(configurations[0], other) for other in configurations[1:]]
+    return _corrected(duels, candidates=len(configurations))
+
+
+def _corrected(duels: Sequence[Duel], *, candidates: int) -> list[Duel]:
+    adjusted = holm([after_choice(duel.accuracy, candidates) for duel in duels])
+    return [replace(duel, p_adjusted=p) for duel, p in zip(duels, adjusted, strict=True)]
 
 
 def all_pairs(configurations: Sequence[Configuration]) -> list[Duel]:

@@ -15,21 +15,23 @@ Settings = Sequence[Mapping[str, Hashable]]
 
 @dataclass(frozen=True)
 class Contrast:
-    """Mean score with one level of an option minus the mean with another, all else equal.
+    """Mean score with the level of an option that is best by validation minus that with another, all else equal.
 
     Attributes:
         option: the option that varies.
-        better: the level with the higher mean score.
-        worse: the level it is compared with.
-        effect: `better` minus `worse`; its "seeds" are the matched pairs.
+        best: the level that is best by validation.
+        other: the level it is compared with.
+        effect: `best` minus `other`; its "seeds" are the matched pairs.
         pairs: number of pairs of runs that differ in nothing else.
+        levels: number of levels that `best` was chosen from.
     """
 
     option: str
-    better: Hashable
-    worse: Hashable
+    best: Hashable
+    other: Hashable
     effect: Estimate
     pairs: int
+    levels: int
 
 
 @dataclass(frozen=True)
@@ -56,30 +58,32 @@ def matched_blocks(settings: Settings, option: str) -> list[dict[Hashable, int]]
     return [block for block in blocks.values() if len(block) > 1]
 
 
-def contrasts(values: Values, settings: Settings, option: str) -> list[Contrast]:
+def contrasts(values: Values, chosen_by: Sequence[float], settings: Settings, option: str) -> list[Contrast]:
     """The option's best level against each of its other levels, the largest effect first.
 
     Pairs are matched in everything else and share their test images, so the interval of an effect contains
     what seeds and the other options do to it as well as the finite test set. The best level is the one that
-    gains most over the mean of its blocks.
+    gains most over the mean of its blocks in `chosen_by`.
 
     Args:
         values: (runs, images), higher is better.
+        chosen_by: each run's score on other images, higher is better.
         settings: each run's varied options, its seed among them; the same names in all.
         option: the name of one of them.
     """
     array, blocks = np.asarray(values), matched_blocks(settings, option)
-    best = _best_level(array.mean(axis=1), blocks)
+    best = _best_level(chosen_by, blocks)
+    levels = dict.fromkeys(level for block in blocks for level in block)
     results = []
     for level in dict.fromkeys(level for block in blocks for level in block if best in block and level != best):
         pairs = [(block[best], block[level]) for block in blocks if best in block and level in block]
         first, second = (list(side) for side in zip(*pairs, strict=True))
         differences = array[first].astype(np.float32) - array[second].astype(np.float32)
-        results.append(Contrast(option, best, level, mean_estimate(differences), len(pairs)))
+        results.append(Contrast(option, best, level, mean_estimate(differences), len(pairs), len(levels)))
     return sorted(results, key=lambda contrast: -contrast.effect.value)
 
 
-def _best_level(scores: NDArray[np.float64], blocks: list[dict[Hashable, int]]) -> Hashable:
+def _best_level(scores: Sequence[float], blocks: list[dict[Hashable, int]]) -> Hashable:
     gains: dict[Hashable, list[float]] = {}
     for block in blocks:
         mean = np.mean([scores[run] for run in block.values()])

@@ -58,7 +58,7 @@ def _spread(count: int) -> list[float]:
 
 def _route(label: str, score: float, heights: Sequence[float], tone: int) -> Markup:
     points = " ".join(f"{STEP * (index + 0.5):.0f},{height:.1f}" for index, height in enumerate(heights))
-    return Markup('<g class="line h{}"><title>{}: {} %</title><polyline points="{}"/></g>').format(
+    return Markup('<g class="line h{}"><title>{}: {}%</title><polyline points="{}"/></g>').format(
         tone, label, f"{score:.2f}", points
     )
 

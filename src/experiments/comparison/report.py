@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from experiments.comparison import charts
-from experiments.comparison.answer import p_text, percent, percent_interval, points, sentences
+from experiments.comparison.answer import p_text, percent, percent_interval, points, sentences, signed
 from experiments.comparison.axes import round_ticks, shade
 from experiments.comparison.comparison import MATRIX, Comparison, compare
 from experiments.comparison.configurations import Configuration
@@ -96,7 +96,7 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "percent": percent, "interval": percent_interval, "p_text": p_text, "show": show, "cell": _cell
     }  # fmt: skip
-    environment.globals |= {"points": points, "colour": charts.colour}
+    environment.globals |= {"points": points, "signed": signed, "colour": charts.colour}
     return environment
 
 

@@ -89,6 +89,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
+def after_choice(estimate: Estimate, candidates: int) -> float:
+    """p-value of the best of some candidates against another of them, before Holm's correction for those others.
+
+    Where the estimate is over seeds, those that made it the best by validation favour it on the test images too, so
+    all pairs of candidates count, not only those with the best. A single run is one model, chosen by other images.
+    """
+    return min(1.0, estimate.p_value * (1 if estimate.seed_variance is None else candidates / 2))
+
+
 def unpaired_difference(right_a: int, images_a: int, right_b: int, images_b: int, confidence: float = 0.95) -> Interval:
     """Interval of accuracy A − accuracy B where the test images differ: Newcombe's hybrid score interval.
 

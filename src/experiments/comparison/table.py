@@ -8,7 +8,7 @@ import math
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
-from experiments.comparison.answer import overfitting_text, percent_interval
+from experiments.comparison.answer import overfitting_text, percent_interval, signed
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.configurations import Configuration
 from experiments.comparison.duels import Duel
@@ -42,7 +42,7 @@ METRICS = (
     Column("seeds", "runs that differ only in their seed; the numbers are their means"),
     Column("validation %", "validation accuracy in percent; the ranking is by this"),
     Column("test %", "test accuracy in percent"),
-    Column("95 % interval", "of the test accuracy, for the choice of seeds and of test images"),
+    Column("95% interval", "of the test accuracy, for the choice of seeds and of test images"),
     Column("against best", "test accuracy minus that of the best, in points; ? it may be chance", False),
     Column("cross-entropy", "on the test images, in nats; lower is better"),
     Column("calibration", "expected calibration error on the test images; 0 is honest"),
@@ -85,7 +85,8 @@ def _metrics(configuration: Configuration, duel: Duel | None) -> Iterator[Cell]:
     yield _against_best(duel)
     yield _number(mean("test/cross_entropy"), ".4f")
     yield _number(mean("test/calibration_error"), ".4f")
-    yield _number(100 * mean("generalisation_gap"), "+.2f")
+    gap = 100 * mean("generalisation_gap")
+    yield Cell(signed(gap) if math.isfinite(gap) else "–", gap)
     overfits = overfitting_text(configuration)
     yield Cell(overfits, overfits)
     records = configuration.records
@@ -102,7 +103,7 @@ def _against_best(duel: Duel | None) -> Cell:
         return Cell("best", 0.0)
     difference = -duel.accuracy.value
     verdict = ("better" if difference > 0 else "worse") if duel.is_real else "?"
-    return Cell(f"{verdict} {100 * difference:+.2f}", difference)
+    return Cell(f"{verdict} {signed(100 * difference)}", difference)
 
 
 def runs_csv(comparison: Comparison) -> str:

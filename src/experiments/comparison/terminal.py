@@ -17,7 +17,7 @@ UNBOUNDED = 10_000  # columns, to measure what a table would like to have
 MOST_ROWS = 30  # a screen; runs.csv and the report have all
 # What a narrow terminal goes without, the least important first.
 DISPENSABLE = (
-    "seconds", "parameters", "calibration", "gap", "overfits", "cross-entropy", "95 % interval", "seeds",
+    "seconds", "parameters", "calibration", "gap", "overfits", "cross-entropy", "95% interval", "seeds",
 )  # fmt: skip
 
 

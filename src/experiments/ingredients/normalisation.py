@@ -39,7 +39,7 @@ class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
 
 def as_keras(model: keras.Model) -> keras.Model:
     """A copy that Keras alone can load: without its optimizer, and with Keras' own layer for each of these."""
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    bare = keras.Model(model.input, model.output, name=model.name)
     copy = keras.models.clone_model(bare, clone_function=_as_keras)
     copy.set_weights(model.get_weights())
     return copy

@@ -57,7 +57,7 @@ def _data(then: Facts, now: Facts) -> Iterator[Cause]:
 def _resumed(then: Facts, now: Facts) -> Iterator[Cause]:
     del now
     for text in _words(then, "resumed"):
-        yield Cause("resumed", f"resumed: the original was interrupted, and went on with another {text}")
+        yield Cause("resumed", f"resumed: the original was interrupted, and went on after a change ({text})")
 
 
 def _threads(then: Facts, now: Facts) -> Iterator[Cause]:

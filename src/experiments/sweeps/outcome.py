@@ -82,12 +82,13 @@ def _catch_up(sweep: Sweep, parent: str) -> None:
 
 
 def _compare(sweep: Sweep) -> Sequence[str]:
-    """Writes the report on what is done so far, and returns its first sentences."""
-    runs = [sweep.place.directory_of(status.job) for status in sweep.statuses if status.state == "done"]
-    if not runs:
+    """Writes the report on what is done so far, as `compare` does, and returns its first sentences."""
+    done = [sweep.place.directory_of(status.job) for status in sweep.statuses if status.state == "done"]
+    if not done:
         return []
+    apart = [record.directory for record in sweep.records() if record.state != "finished"]
     try:
-        compared = workers.ask(tasks.compare, runs, sweep.place.path)
+        compared = workers.ask(tasks.compare, [*done, *apart], sweep.place.path)
     except InputError as error:
         log.warning("the report cannot be written: %s", error)
         return []
