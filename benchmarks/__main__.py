@@ -1,17 +1,26 @@
-"""`python -m benchmarks [NAME ...]`: measures, prints, and writes results.md where all were measured."""
+"""`python -m benchmarks [NAME ...]`: measures, prints, and writes results.md and the table in the README.
+
+Rows that are not measured now are kept where they come from the same machine and versions.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Callable
 from datetime import date
-from pathlib import Path
 
-from benchmarks import overhead, sweep
-from benchmarks.measurement import machine
+from benchmarks import augmentation, checkpoint, comparison, memory, overhead, resume, sweep, time_to_99
+from benchmarks.measurement import HERE, Row, machine
 from experiments.ingredients.datasets import Mnist
 
-CLAIMS = {"overhead": overhead.measure, "sweep": sweep.measure}
-HEADER = "| what | ours | theirs | ratio | goal | pairs |\n|---|---|---|---|---|---|"
+CLAIMS: dict[str, Callable[[], list[Row]]] = {
+    module.__name__.rpartition(".")[2]: module.measure
+    for module in (overhead, sweep, time_to_99, checkpoint, augmentation, memory, resume, comparison)
+}
+RESULTS, README = HERE / "results.md", HERE.parent / "README.md"
+HEADER = "| what | ours | theirs | ratio | goal | n | measured |\n|---|---|---|---|---|---|---|"
+TABLE = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=<!-- end of benchmarks -->)", re.DOTALL)
 
 
 def main(names: list[str]) -> None:
@@ -19,12 +28,31 @@ def main(names: list[str]) -> None:
     if unknown:
         sys.exit(f"{', '.join(unknown)}: no such benchmark; valid: {', '.join(CLAIMS)}")
     Mnist(name="mnist", path=None, validation_fraction=0.1, train_limit=None).load()  # says what is missing, at once
-    rows = [comparison.row() for name in names or CLAIMS for comparison in CLAIMS[name]()]
-    text = f"Measured on {date.today():%Y-%m-%d}: {machine()}.\nMedians of whole processes, sides alternated.\n\n"
-    text += "\n".join([HEADER, *rows]) + "\n"
-    print(text)
-    if not names:
-        Path(__file__).with_name("results.md").write_text("# Results\n\n" + text)
+    rows = earlier_rows()
+    for name in names or CLAIMS:
+        print(f"{name}:", flush=True)
+        for row in CLAIMS[name]():
+            rows[row.claim] = f"{row} {date.today():%Y-%m-%d} |"
+            print(f"  {row}", flush=True)
+        write("\n".join([HEADER, *rows.values()]) + "\n")
+
+
+def earlier_rows() -> dict[str, str]:
+    """The rows of results.md by claim, where they were measured on this machine with these versions."""
+    text = RESULTS.read_text() if RESULTS.exists() else ""
+    if machine() not in text:
+        return {}
+    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]  # the first names the columns
+    return {row[2:].partition(" | ")[0]: row for row in rows}
+
+
+def write(table: str) -> None:
+    """Replaces results.md, and the same table in the README."""
+    text = (
+        f"{machine()}.\nMedians of n rounds; sides alternated; a ratio is the median of the rounds' ratios.\n\n{table}"
+    )
+    RESULTS.write_text(f"# Results of `make bench`\n\n{text}")
+    README.write_text(TABLE.sub(lambda _: text, README.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: whole processes, the two sides alternated in one go, medians and ratios of pairs."""
+"""How the benchmarks measure: whole processes, the sides alternated in one go, medians, and ratios within a round."""
 
 from __future__ import annotations
 
@@ -17,52 +17,64 @@ from statistics import median
 from experiments.config import available_cores
 from experiments.results import environment
 
+HERE = Path(__file__).parent
 Command = Callable[[Path], Sequence[str]]  # an empty folder → what to run in it
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Seconds of two sides, measured in alternation; pair i of both ran one after the other."""
+class Row:
+    """One claim in results.md."""
 
     claim: str
-    ours: Sequence[float]
-    theirs: Sequence[float]
-    limit: float
+    ours: str
+    theirs: str
+    ratio: str
+    goal: str
+    n: int
 
-    @property
-    def ratio(self) -> float:
-        """The median over the pairs of ours ÷ theirs."""
-        return median(our / their for our, their in zip(self.ours, self.theirs, strict=True))
-
-    def row(self) -> str:
-        """One row of results.md."""
-        return (
-            f"| {self.claim} | {median(self.ours):.1f} s | {median(self.theirs):.1f} s | **{self.ratio:.2f}** "
-            f"| ≤ {self.limit} | {len(self.ours)} |"
-        )
+    def __str__(self) -> str:
+        """As a row of a Markdown table."""
+        return f"| {self.claim} | {self.ours} | {self.theirs} | {self.ratio} | {self.goal} | {self.n} |"
 
 
-def alternate(claim: str, ours: Command, theirs: Command, *, pairs: int, limit: float) -> Comparison:
-    """Measures both sides `pairs` times; which goes first changes from pair to pair."""
-    seconds: dict[Command, list[float]] = {ours: [], theirs: []}
-    for pair in range(pairs):
-        for command in (ours, theirs) if pair % 2 == 0 else (theirs, ours):
-            seconds[command].append(run(command))
-        print(f"  {claim}: pair {pair + 1}: {seconds[ours][-1]:.1f} s against {seconds[theirs][-1]:.1f} s", flush=True)
-    return Comparison(claim, seconds[ours], seconds[theirs], limit)
+def compare(claim: str, ours: Sequence[float], theirs: Sequence[float], limit: float, *, digits: int = 1) -> Row:
+    """Seconds of two sides; value i of both was measured in the same round. The ratio is the median of the rounds'."""
+    ratio = median(our / their for our, their in zip(ours, theirs, strict=True))
+    sides = (f"{median(side):.{digits}f} s" for side in (ours, theirs))
+    return Row(claim, *sides, f"{ratio:.2f}", f"≤ {limit}", len(ours))
 
 
-def run(command: Command, extra: Mapping[str, str] | None = None) -> float:
+def state(claim: str, values: Sequence[float], unit: str, goal: str, *, digits: int = 1) -> Row:
+    """One number, the median of several."""
+    return Row(claim, f"{median(values):.{digits}f}{unit}", "", "", goal, len(values))
+
+
+def alternate(commands: Mapping[str, Command], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every command, by its name; which goes first changes from round to round."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for number in range(rounds):
+        for name in list(commands) if number % 2 == 0 else reversed(commands):
+            seconds[name].append(timed(commands[name]))
+            print(f"  round {number + 1}: {name}: {seconds[name][-1]:.1f} s", flush=True)
+    return seconds
+
+
+def timed(command: Command) -> float:
     """Seconds that a command takes in a home of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        arguments = [sys.executable, *command(Path(folder))]
-        environ = os.environ | {"EXPERIMENTS_HOME": folder} | dict(extra or {})
+        arguments = command(Path(folder))
         started = time.perf_counter()
-        done = subprocess.run(arguments, env=environ, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - started
+        run(arguments, Path(folder))
+        return time.perf_counter() - started
+
+
+def run(arguments: Sequence[str], home: Path) -> str:
+    """What `python ARGUMENTS` prints; it must end well."""
+    environ = os.environ | {"EXPERIMENTS_HOME": str(home), "PYTHONPATH": str(HERE.parent)}
+    done = subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return seconds
+    return done.stdout
 
 
 def machine() -> str:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from benchmarks.measurement import HERE, Row, alternate, compare
 
-from benchmarks.measurement import Comparison, alternate
-
-EPOCHS, PAIRS, LIMIT = 5, 5, 1.05
-BARE = Path(__file__).with_name("bare.py")
+EPOCHS, ROUNDS, LIMIT = 5, 3, 1.05
 
 
-def measure() -> list[Comparison]:
+def measure() -> list[Row]:
     """Whole processes, five epochs of the default network on MNIST, all cores."""
-    return [
-        alternate(
-            f"one run of {EPOCHS} epochs against a bare Keras script",
-            lambda _: ["-m", "experiments.run", "dataset=mnist", f"training.epochs={EPOCHS}"],
-            lambda folder: [str(BARE), str(folder), str(EPOCHS)],
-            pairs=PAIRS,
-            limit=LIMIT,
-        )
-    ]
+    seconds = alternate(
+        {
+            "ours": lambda _: ["-m", "experiments.run", "dataset=mnist", f"training.epochs={EPOCHS}"],
+            "bare": lambda folder: [str(HERE / "bare.py"), str(folder), str(EPOCHS)],
+        },
+        ROUNDS,
+    )
+    return [compare(f"a run of {EPOCHS} epochs ÷ a bare Keras script", seconds["ours"], seconds["bare"], LIMIT)]

@@ -1,0 +1,71 @@
+"""Claim: the same command again finds out in seconds that all of 500 jobs are done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.measurement import Row, run, state
+from experiments.errors import InputError
+from experiments.results import records
+
+JOBS, ROUNDS = 500, 3
+SWEEP = Path("multirun") / "many"
+COMMAND = [
+    "-m", "experiments.run", "-m", "dataset=digits", "model=linear", "training.epochs=1", "tracking=none",
+    "sweep.name=many", f"seed=range({JOBS})",
+]  # fmt: skip
+
+
+def measure() -> list[Row]:
+    """A sweep that was stopped after its first job, whose others are copies of that one under their own keys."""
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        begin(home)
+        fill(home / SWEEP)
+        run(COMMAND, home)  # finds all done, and compares the runs: once
+        taken = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            printed = run(COMMAND, home)
+            taken.append(time.perf_counter() - started)
+            if f"{JOBS} jobs: {JOBS} done" not in printed:
+                raise RuntimeError(printed[:1000])
+    return [state(f"planning and resuming a sweep of {JOBS} finished jobs", taken, " s", "≤ 5 s")]
+
+
+def begin(home: Path) -> None:
+    """Starts the sweep and stops it when its first job has finished."""
+    environ = os.environ | {"EXPERIMENTS_HOME": str(home)}
+    with subprocess.Popen([sys.executable, *COMMAND], env=environ, stdout=subprocess.DEVNULL) as process:
+        while not is_finished(home / SWEEP / "0") and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
+
+
+def is_finished(directory: Path) -> bool:
+    """Whether the run there has finished."""
+    try:
+        return records.load(directory).state == "finished"
+    except InputError:
+        return False
+
+
+def fill(sweep: Path) -> None:
+    """Makes every job of the plan a copy of the first."""
+    first = json.loads((sweep / "0" / records.RECORD).read_text())
+    for job in json.loads((sweep / "plan.json").read_text())["jobs"][1:]:
+        directory = sweep / str(job["number"])
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(sweep / "0", directory)
+        own = {key: job[key] for key in ("run_key", "config_key", "varied")}
+        own |= {"job": job["number"], "seed": job["varied"]["seed"], "name": f"many/{job['number']}"}
+        (directory / records.RECORD).write_text(json.dumps(first | own))
