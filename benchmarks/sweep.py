@@ -42,7 +42,7 @@ def measure() -> list[Row]:
 def useful_operations() -> float:
     """Floating-point operations that one job cannot do without.
 
-    A training step goes forward, back to the weights, and back to the inputs but not to the pixels; the rest goes forward.
+    A training step goes forward, back to the weights, and back to the inputs but not to pixels; the rest goes forward.
     """
     trained = EPOCHS * TRAINING * (2 * FIRST + 3 * REST)
     predicted = (EPOCHS * VALIDATION + VALIDATION + TEST) * (FIRST + REST)

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from experiments.errors import InputError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+_PACKAGE = Path(__file__).resolve().parent
+# Beside src/ in a checkout; in the package where it was installed from a wheel.
+CONF = next(folder for folder in (_PACKAGE.parents[1] / "conf", _PACKAGE / "conf") if folder.is_dir())
 
 HELP = """\
 One run:   python -m experiments.run [OPTION=VALUE ...]
