@@ -85,8 +85,8 @@ def test_note_of_a_run_says_how_good_it_is_and_how_to_repeat_it(tmp_path: Path) 
     record = write_record(tmp_path / "run", state="finished", metrics=METRICS, overfitting=verdict)
     scores, sentence, command = captions.run_note(record).split("\n\n")
     assert scores == (
-        "validation accuracy **98.37 %** [98.00, 98.66], cross-entropy 0.0558; "
-        "test accuracy **98.26 %** [97.98, 98.50], cross-entropy 0.0547"
+        "validation accuracy **98.37%** [98.00, 98.66], cross-entropy 0.0558; "
+        "test accuracy **98.26%** [97.98, 98.50], cross-entropy 0.0547"
     )
     assert sentence == "No overfitting."
     assert command == "`python -m experiments.reproduce run`"

@@ -18,23 +18,14 @@ from experiments.ingredients.datasets import ImageData
 
 Small = Callable[..., RunConfig]
 STOPPED = ("model=linear", "training.epochs=4")
+# Every optimizer, schedule and regularization is in test_resume.py.
 CASES = {
-    "adam, dropout and augmentation": (
-        "model=mlp", "model.units=[8]", "regularization=augmentation", "regularization.dropout=0.5",
-    ),
     "sgd, early stopping that goes back": (
         "model=linear", "optimizer=sgd", "optimizer.learning_rate=5", "schedule=constant", "training.epochs=12",
         "regularization=early_stopping", "regularization.early_stopping.patience_epochs=2",
     ),
-    "rmsprop with momentum, plateau": (
-        "model=linear", "optimizer=rmsprop", "optimizer.momentum=0.9", "schedule=reduce_on_plateau",
-        "schedule.patience_epochs=1", "schedule.min_delta=1",
-    ),
     "nadam, batch normalisation": (
         "model=cnn", "model.filters=[2]", "model.normalisation=batch", "optimizer=nadam",
-    ),
-    "muon with weight decay": (
-        "model=mlp", "model.units=[8]", "optimizer=muon", "optimizer.weight_decay=0.1",
     ),
     "noise layers of a free list": (
         "model=layers",
@@ -80,7 +71,9 @@ def test_resumed_training_ends_in_the_bits_of_an_uninterrupted_one(
         assert kept.columns() | {"seconds": 0} == expected.columns() | {"seconds": 0}
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision", ["mixed_float16", pytest.param("mixed_bfloat16", marks=[pytest.mark.slow, pytest.mark.exhaustive])]
+)
 def test_resumed_training_is_exact_in_every_precision(
     precision: str, small: Small, small_data: ImageData, tmp_path: Path
 ) -> None:

@@ -184,7 +184,7 @@ def test_portable_wants_one_thread_and_float32() -> None:
 # Without a CPU of another make: no operation that starts from an approximation may be left in a graph.
 
 
-APPROXIMATE = {"Rsqrt", "Reciprocal", "Inv"}
+APPROXIMATE = {"Rsqrt", "Reciprocal", "Inv", "FusedBatchNormV3", "FusedBatchNormGradV3"}
 NORMALISING = (
     ["model=resnet", "optimizer=rmsprop"],
     ["model=layers", "model.layers=[{layer: LayerNormalization},{layer: GroupNormalization, groups: 1}]"],

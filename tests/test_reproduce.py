@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -137,6 +138,34 @@ def test_changed_label_is_the_first_cause(tensorflow: Any, home: Path, capsys: A
     assert [cause["kind"] for cause in verdict_of(out)["causes"]] == ["data"]
 
 
+@pytest.fixture
+def of_mnist(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of MNIST, and a file of MNIST with other content."""
+    record = write_record(home / "outputs" / "ours", state="finished")
+    (record.directory / records.CONFIG).write_text(compose("dataset=mnist", "training.threads=1").to_yaml())
+    digits = compose("dataset=digits").dataset.load()
+    arrays = {"x_train": digits.train.images, "y_train": digits.train.labels}
+    np.savez(home / "mnist.npz", **arrays, x_test=digits.test.images, y_test=digits.test.labels)
+    monkeypatch.setenv("EXPERIMENTS_DATA", str(home))
+    return record.directory
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_mnist_that_is_no_longer_mnist_is_the_first_cause(check: bool, of_mnist: Path, home: Path, capsys: Any) -> None:
+    assert repeat(of_mnist, check=check) == 1
+    first, _, cause = capsys.readouterr().out.splitlines()
+    assert first == ("ours: a repeat may differ" if check else "different before the first epoch: nothing was trained")
+    assert cause.startswith(f"  1. data: {home / 'mnist.npz'}: x_train is not MNIST's: SHA-256 must be 741c98")
+    assert [path.name for path in (home / "outputs").iterdir()] == ["ours"]
+
+
+def test_data_that_is_gone_is_no_difference(of_mnist: Path, home: Path) -> None:
+    edit(of_mnist / records.CONFIG, "dataset.path", str(home / "gone.npz"))
+    for check in (True, False):
+        with pytest.raises(InputError, match=r"dataset.path: .*gone.npz"):
+            repeat(of_mnist, check=check)
+
+
 def test_changed_epochs_are_noticed_at_the_end(original: Path, capsys: Any) -> None:
     edit(original / records.CONFIG, "training.epochs", 4)
     edit(original / records.CONFIG, "schedule", {"name": "constant", "warmup_fraction": 0.0})
@@ -156,15 +185,17 @@ def test_stop_at_difference_ends_the_repeat_there(original: Path, capsys: Any) -
     assert verdict_of(out)["complete"] is False
 
 
-def test_tolerance_lets_a_small_difference_pass(original: Path, capsys: Any) -> None:
+def test_tolerance_lets_a_small_difference_pass(original: Path, home: Path, capsys: Any) -> None:
     edit(original / records.CONFIG, "optimizer.epsilon", 1.1e-7)
-    assert repeat(original) == 1
-    largest = verdict_of(capsys.readouterr().out)["largest"]
+    assert repeat(original, tolerance=0.01) == 0
+    out = capsys.readouterr().out
+    assert "\nequal within tolerance 0.01: 3 epochs and all metrics\n" in f"\n{out}"
+    largest = verdict_of(out)["largest"]
     size = abs(largest["then"] - largest["now"])
     assert 0 < size < 0.01
-    assert repeat(original, tolerance=size) == 0
-    assert capsys.readouterr().out.startswith("equal within tolerance")
-    assert repeat(original, tolerance=size / 2) == 1
+    again = records.load(Path(out.splitlines()[-1]))
+    for tolerance, code in ((size, 0), (size / 2, 1), (None, 1)):
+        assert reproduction.conclude(records.load(original), again, home, tolerance=tolerance).exit_code == code
 
 
 def test_diverged_run_diverges_again(tensorflow: Any, capsys: Any) -> None:
@@ -334,7 +365,9 @@ def test_config_that_no_longer_fits_names_every_key(original: Path, home: Path) 
     assert "optimizer.amsgrad: no such key" in said
     assert "training.precision: no such choice 'float8'" in said
     assert "schedule.name: no such option 'polynomial'" in said
-    assert lines[-1].startswith("it was made by commit ")
+    commit = records.load(original).environment["code"]["commit"]
+    way_out = "bring the config.yaml of a copy of the run up to date"
+    assert lines[-1] in (way_out, f"check out commit {commit}, which made it, or {way_out}")
     assert [path.name for path in (home / "outputs").iterdir()] == ["original"]
 
 
@@ -355,7 +388,10 @@ def command(home: Path, *arguments: str, **variables: str) -> Ended:
         (["nothing"], "nothing: no such run or sweep"),
         (["x", "--tolerance", "-1"], "must be a number from 0 on"),
         (["x", "--tolerance", "nan"], "must be a number from 0 on"),
-        (["x", "--threads", "0"], "must be at least 1"),
+        (["x", "--tolerance", "1,5"], "must be a number from 0 on, received 1,5"),
+        (["x", "--threads", "0"], "must be a whole number from 1 on"),
+        (["x", "--threads", "two"], "must be a whole number from 1 on, received two"),
+        (["x", "--check", "--tolerance", "1"], "not allowed with argument --check"),
         ([], "the following arguments are required: RUN"),
     ],
 )
@@ -372,41 +408,80 @@ def test_bad_input_exits_with_2(
     assert list(home.iterdir()) == []
 
 
-@pytest.mark.slow
-def test_other_threads_and_other_code_are_named_first(home: Path, tmp_path: Path) -> None:
-    with started(home, "dataset=digits", "dataset.train_limit=256", "training.threads=1", "training.epochs=2",
-                 "model.filters=[8,8]", "tracking=none") as first:  # fmt: skip
-        run = first.finish().record
-    other = command(home, run.name, "--threads", "2")
-    assert other.code == 1, other
-    assert "  1. threads: 1 then, 2 now\n" in other.out
+# What the commands do. `endings` in conftest.py starts them beside the other tests.
 
-    sources = Path(shutil.copytree(SOURCES.parent, tmp_path / "copy" / "src"))
-    (tmp_path / "copy" / "conf").symlink_to(SOURCES.parents[1] / "conf")
+
+class Repeats(NamedTuple):
+    """One run, repeated in four ways."""
+
+    same: Ended
+    other_threads: Ended
+    other_code: Ended
+    from_its_config: Ended
+
+
+def repeat_in_four_ways(home: Path) -> Repeats:
+    run = ("dataset=digits", "dataset.train_limit=256", "training.threads=1", "training.epochs=2",
+           "model.filters=[8,8]", "tracking=none")  # fmt: skip
+    with started(home, *run) as first:
+        record = first.finish().record
+    saved = str(record.directory.relative_to(home.parent))
+    with started(home, "--config-path", saved, "--config-name", "config") as rerun:
+        from_its_config = rerun.finish()
+    return Repeats(
+        same=command(home, str(record.directory)),
+        other_threads=command(home, record.name, "--threads", "2"),
+        other_code=command(home, record.name, "--stop-at-difference", PYTHONPATH=str(other_sources(home.parent))),
+        from_its_config=from_its_config,
+    )
+
+
+def other_sources(folder: Path) -> Path:
+    """A copy of the sources with one line changed."""
+    sources = Path(shutil.copytree(SOURCES.parent, folder / "copy" / "src"))
+    (folder / "copy" / "conf").symlink_to(SOURCES.parents[1] / "conf")
     loop = sources / "experiments" / "training" / "loop.py"
     text = loop.read_text()
     changed = text.replace("keras.utils.set_random_seed(config.seed)", "keras.utils.set_random_seed(config.seed + 1)")
     assert changed != text
     loop.write_text(changed)
-    other = command(home, run.name, "--stop-at-difference", PYTHONPATH=str(sources))
-    assert other.code == 1, other
-    assert "  1. code: training/loop.py changed (" in other.out
+    return sources
 
-    same = command(home, str(run.directory))
-    assert (same.code, same.err) == (0, "")
-    assert "\nidentical: 2 epochs, all metrics and 360 predictions, bit for bit\n" in same.out
+
+SCENARIOS = (repeat_in_four_ways,)
+
+
+@pytest.fixture
+def repeats(endings: dict[str, Future[Repeats]]) -> Repeats:
+    return endings["repeat_in_four_ways"].result()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("absolute", [True, False])
-def test_saved_config_is_a_config_for_hydra(absolute: bool, home: Path, original: Path) -> None:
-    path = original if absolute else original.relative_to(home)
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.run", "--config-path", str(path), "--config-name", "config"],
-        capture_output=True, text=True, env=environment(home), cwd=home, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    again, before = records.load(Path(done.stdout.splitlines()[-1])), records.load(original)
+def test_repeat_by_the_command_is_identical(repeats: Repeats) -> None:
+    assert (repeats.same.code, repeats.same.err) == (0, "")
+    assert "\nidentical: 2 epochs, all metrics and 360 predictions, bit for bit\n" in repeats.same.out
+
+
+@pytest.mark.slow
+def test_other_threads_are_the_first_cause(repeats: Repeats) -> None:
+    assert repeats.other_threads.code == 1
+    assert "\ndifferent from epoch 1 on: " in repeats.other_threads.out
+    assert "  1. threads: 1 then, 2 now\n" in repeats.other_threads.out
+
+
+@pytest.mark.slow
+def test_a_changed_line_of_code_is_the_first_cause(repeats: Repeats) -> None:
+    assert repeats.other_code.code == 1
+    assert "\ndifferent from epoch 1 on: " in repeats.other_code.out
+    assert "  1. code: training/loop.py changed (" in repeats.other_code.out
+
+
+@pytest.mark.slow
+def test_saved_config_is_a_config_for_hydra(repeats: Repeats) -> None:
+    assert repeats.from_its_config.code == 0, repeats.from_its_config
+    again = repeats.from_its_config.record
+    before = records.find(repeats.same.record.reproduces or "", repeats.same.home)[0]
+    assert again.directory != before.directory
     assert again.run_key == before.run_key
     assert again.weights_digest == before.weights_digest
     assert again.predictions_digest == before.predictions_digest

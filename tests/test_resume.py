@@ -375,7 +375,9 @@ def test_going_on_elsewhere_is_said_and_noted(text: str, interrupted: Path, capl
     (warning,) = [message for message in caplog.messages if message.startswith("went on after a change (")]
     assert text in warning
     assert warning.endswith("its bits may be neither those of then nor those of now")
-    assert warning in (interrupted / records.LOG).read_text()
+    log = (interrupted / records.LOG).read_text()
+    assert warning in log
+    assert f"python -m experiments.run --config-path {interrupted} --config-name config" in log
     (noted,) = resumed.environment["resumed"]
     assert noted.startswith(text)
     assert resumed.code_digest == f"resumed-{code_digest}"  # so no sweep takes it for a run of this code

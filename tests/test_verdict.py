@@ -145,11 +145,13 @@ def test_predictions_of_other_images_are_not_counted(tmp_path: Path) -> None:
     assert judge(run(tmp_path / "a"), run(tmp_path / "b", made=others)).changed_predictions is None
 
 
-def test_lost_predictions_of_the_original_are_not_counted(tmp_path: Path) -> None:
+def test_lost_predictions_of_the_original_are_not_counted_and_said(tmp_path: Path) -> None:
     original = run(tmp_path / "a")
     (original.directory / records.PREDICTIONS).unlink()
     verdict = judge(original, run(tmp_path / "b"))
     assert (verdict.verdict, verdict.changed_predictions) == ("identical", None)
+    assert tell(verdict)[1].startswith("the predictions were compared by their digest only: ")
+    assert str(original.directory / records.PREDICTIONS) in tell(verdict)[1]
 
 
 @pytest.mark.parametrize(
@@ -316,7 +318,7 @@ def test_original_that_went_on_elsewhere_is_a_cause() -> None:
     (cause,) = find_causes(facts(resumed=["threads: 4 then, 2 now"]), FACTS)
     assert cause.likely
     assert "interrupted" in cause.text
-    assert cause.text.endswith("threads: 4 then, 2 now")
+    assert cause.text.endswith("went on after a change (threads: 4 then, 2 now)")
 
 
 def test_nothing_known_differs_is_said(tmp_path: Path) -> None:

@@ -100,8 +100,20 @@ def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
     new = [cause.text for cause in causes if cause.text not in earlier]
     if not new:
         return
-    records.write_json(record.directory / records.ENVIRONMENT, record.environment | {"resumed": [*earlier, *new]})
+    record.environment = record.environment | {"resumed": [*earlier, *new]}
+    records.write_json(record.directory / records.ENVIRONMENT, record.environment)
     record.code_digest = f"{RESUMED}{record.code_digest.removeprefix(RESUMED)}"
+
+
+def _warn_of_changes(record: Record) -> None:
+    changes = record.environment.get("resumed", [])
+    for text in changes:
+        log.warning("went on after a change (%s): its bits may be neither those of then nor those of now", text)
+    if changes:
+        log.warning(
+            "a clean run from the same config: python -m experiments.run --config-path %s --config-name config",
+            record.directory,
+        )
 
 
 @contextmanager
@@ -112,8 +124,7 @@ def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
         images = f"{record.dataset.name} ({record.dataset.source})"
         threads = f"{config.training.threads} thread{'' if config.training.threads == 1 else 's'}"
         log.info("%s: %s parameters, %s, %s", record.name, f"{record.parameters:,}", images, threads)
-        for text in record.environment.get("resumed", []):
-            log.warning("went on after a change (%s): its bits may be neither those of then nor those of now", text)
+        _warn_of_changes(record)
         mirror = tracking.start_mirror(record, config, records.home())
         state: State = "failed"
         failure: Failure | None = None

@@ -17,6 +17,7 @@ from experiments.errors import InputError, StoppedError
 from experiments.recording import Origin, gather_facts
 from experiments.results import mirrored, records
 from experiments.results.causes import Cause, find_causes
+from experiments.results.environment import NOT_AVAILABLE
 from experiments.results.records import EpochRow, Record
 from experiments.results.verdict import Difference, Verdict, as_json, compare_rows, judge
 from experiments.training import runtime
@@ -75,11 +76,12 @@ def _explain(record: Record, values: Any, mistakes: Sequence[str]) -> InputError
         if (key := mistake.partition(": ")[0]).endswith("_target_"):
             return InputError(f"{record.name}: config.yaml: {key}: a config names options, and calls nothing")
     lines = [f"  {mistake}{_today(values, mistake)}" for mistake in mistakes]
-    commit = record.environment.get("code", {}).get("commit", "not available")
+    commit = record.environment.get("code", {}).get("commit", NOT_AVAILABLE)
+    origin = "" if commit == NOT_AVAILABLE else f"check out commit {commit}, which made it, or "
     return InputError(
         f"{record.name}: its config.yaml does not fit the options of today's code:",
         *lines,
-        f"it was made by commit {commit}: check that out, or bring the config.yaml of a copy of the run up to date",
+        f"{origin}bring the config.yaml of a copy of the run up to date",
     )
 
 

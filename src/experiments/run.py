@@ -162,7 +162,7 @@ def _tell(record: Record) -> int:
     if record.state == "finished" and record.overfitting:
         low, high = record.metrics["test/accuracy_low"], record.metrics["test/accuracy_high"]
         say(
-            f"test accuracy {record.metrics['test/accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%})",
+            f"test accuracy {record.metrics['test/accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})",
             record.overfitting.verdict,
             "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam",
         )

@@ -127,13 +127,13 @@ def run_note(record: Record) -> str:
 
 
 def _score(metrics: Mapping[str, float], split: str) -> str:
-    """`validation accuracy **97.65 %** [97.24, 98.00], cross-entropy 0.0902`."""
+    """`validation accuracy **97.65%** [97.24, 98.00], cross-entropy 0.0902`."""
     accuracy, low, high, cross_entropy = (
         metrics.get(f"{split}/{name}", math.nan)
         for name in ("accuracy", "accuracy_low", "accuracy_high", "cross_entropy")
     )
     interval = f"[{100 * low:.2f}, {100 * high:.2f}]"
-    return f"{split} accuracy **{100 * accuracy:.2f} %** {interval}, cross-entropy {cross_entropy:.4f}"
+    return f"{split} accuracy **{100 * accuracy:.2f}%** {interval}, cross-entropy {cross_entropy:.4f}"
 
 
 def sweep_note(directory: Path) -> str:

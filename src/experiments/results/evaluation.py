@@ -284,7 +284,7 @@ def _verdict(
 ) -> str:
     best, last = int(np.argmin(validation)), len(validation) - 1
     lowest, end, fitted = validation[best], validation[last], train[last]
-    accuracies = f"accuracy {100 * train_accuracy:.2f} % in training, {100 * validation_accuracy:.2f} % in validation"
+    accuracies = f"accuracy {100 * train_accuracy:.2f}% in training, {100 * validation_accuracy:.2f}% in validation"
     if not (np.isfinite(end) and np.isfinite(fitted)):
         broken = int(np.argmax(~(np.isfinite(validation) & np.isfinite(train)))) + 1
         return f"Diverged: the cross-entropy is not a finite number from epoch {broken}."

@@ -53,6 +53,7 @@ class Verdict:
         first: the first difference, in the order in which they come about.
         largest: the largest difference of a loss, accuracy or other metric.
         changed_predictions: test images with another most probable class; None where that cannot be counted.
+        unreadable: why the original's predictions could not be read: then only their digest was compared.
         causes: what is known to differ, the likeliest first.
     """
 
@@ -66,6 +67,7 @@ class Verdict:
     largest: Difference | None
     changed_predictions: int | None
     test_images: int
+    unreadable: str | None
     causes: tuple[Cause, ...]
 
     @property
@@ -92,7 +94,7 @@ def judge(original: Record, repeat: Record, *, tolerance: float | None = None) -
     numbers = [difference for difference in found if isinstance(difference.then, int | float)]
     largest = max(numbers, key=lambda difference: difference.size, default=None)
     within = tolerance is not None and complete and (largest.size if largest else 0.0) <= tolerance
-    then, now = (_predictions(record) if complete else None for record in (original, repeat))
+    (then, unreadable), (now, _) = (_predictions(record, wanted=complete) for record in (original, repeat))
     return Verdict(
         verdict="identical" if not found else "equal within tolerance" if within else "different",
         original=original.name,
@@ -104,6 +106,7 @@ def judge(original: Record, repeat: Record, *, tolerance: float | None = None) -
         largest=largest,
         changed_predictions=_count_changed(then, now),
         test_images=len(now.test_labels) if now else 0,
+        unreadable=unreadable,
         causes=tuple(find_causes(original.environment, repeat.environment)),
     )
 
@@ -140,11 +143,14 @@ def _same(then: Any, now: Any) -> bool:
     return both_nan or then == now
 
 
-def _predictions(record: Record) -> Predictions | None:
+def _predictions(record: Record, *, wanted: bool) -> tuple[Predictions | None, str | None]:
+    """The predictions, or why there are none to read; neither for a run that diverged."""
+    if not (wanted and record.state == "finished"):
+        return None, None
     try:
-        return record.predictions
-    except InputError:  # a run that diverged has none
-        return None
+        return record.predictions, None
+    except InputError as error:
+        return None, str(error)
 
 
 def _count_changed(then: Predictions | None, now: Predictions | None) -> int | None:
@@ -178,6 +184,8 @@ def _headline(verdict: Verdict) -> str:
 
 
 def _extent(verdict: Verdict) -> Iterator[str]:
+    if verdict.unreadable:
+        yield f"the predictions were compared by their digest only: {verdict.unreadable}"
     if verdict.first is None:
         return
     if verdict.largest:

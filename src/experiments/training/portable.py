@@ -11,12 +11,17 @@ from typing import Any
 
 def use_exact_operations() -> None:
     """Replaces, in this process, x / sqrt(y) in graphs, `tf.math.rsqrt`, and batch normalisation, which uses it."""
+    import keras
     import tensorflow as tf
+
+    from experiments.ingredients.normalisation import BatchNormalization
 
     # Part of it turns x / sqrt(y), as in RMSprop and Adagrad, into x * rsqrt(y).
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     tf.math.rsqrt = _rsqrt
     tf.nn.batch_normalization = _batch_normalization
+    # The fused kernel has an rsqrt inside.
+    BatchNormalization.call = keras.layers.BatchNormalization.call  # type: ignore[method-assign]
 
 
 def _rsqrt(x: Any, name: str | None = None) -> Any:

@@ -38,7 +38,7 @@ def live_bar(console: Console, model: Any, *, steps: int, done: int) -> Iterator
         return
     columns = (
         BarColumn(40),
-        TextColumn("{task.percentage:3.0f} %"),
+        TextColumn("{task.percentage:3.0f}%"),
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
