@@ -266,6 +266,7 @@ def test_runs_without_predictions_are_ranked_but_not_tested(home: Path, sweep: S
     assert [c.scores for c in comparison.configurations] == [None, None]
     assert comparison.duels[0].method == "unpaired interval, for predictions are missing"
     assert sum("enters no test" in note for note in comparison.notes) == 2
+    assert [row[1].text for row in table(comparison).rows] == ["adam (no predictions)", "sgd (no predictions)"]
     assert comparison.best.accuracy_interval.low == comparison.best.records[0].metrics["test/accuracy_low"]
     assert (comparison.ensemble, comparison.most_missed) == (None, ())
 

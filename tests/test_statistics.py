@@ -19,6 +19,7 @@ from experiments.comparison.statistics import (
     expected_best_of,
     holm,
     images_needed,
+    images_needed_over_seeds,
     mcnemar,
     paired_accuracy_difference,
     paired_bootstrap,
@@ -300,6 +301,23 @@ def test_images_needed_gives_the_power():
     only_a, only_b = np.random.default_rng(12).multinomial(images, [0.004, 0.002, 0.994], TRIALS)[:, :2].T
     found = [mcnemar(int(a), int(b), mid_p=True) <= 0.05 for a, b in zip(only_a, only_b, strict=True)]
     assert np.mean(found) == pytest.approx(0.8, abs=0.03)
+
+
+def test_images_needed_over_seeds_is_the_sample_size_of_a_normal_mean_where_seeds_do_not_differ():
+    assert images_needed_over_seeds(0.5, 1.0, 0.0, 3) == 32  # ((1.960 + 0.842) / 0.5)² = 31.4
+    assert images_needed_over_seeds(0.5, 1.0, 0.0, 3, level=0.005) == 54  # ((2.807 + 0.842) / 0.5)² = 53.2
+    assert images_needed_over_seeds(0.1, 1.0, 0.01, 3) is None
+
+
+def test_images_needed_over_seeds_gives_the_power():
+    images = images_needed_over_seeds(0.2, 1.0, 0.001, 4)
+    generator = np.random.default_rng(15)
+    found = []
+    for _ in range(TRIALS):  # a pair of seeds differs by 0.063 = √(4 · 0.001) more or less from the next
+        luck = math.sqrt(0.004) * generator.standard_normal((4, 1))
+        difference = 0.2 + luck + generator.standard_normal(images) + np.zeros((4, 1))
+        found.append(mean_estimate(difference).p_value <= 0.05)
+    assert np.mean(found) == pytest.approx(0.8, abs=0.05)
 
 
 @pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15)])

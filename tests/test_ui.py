@@ -148,28 +148,35 @@ def served(home: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.terminate()
 
 
+def what_is_left(process: subprocess.Popen[str], address: str, number: int) -> list[psutil.Process]:
+    """Of the servers that answered, after a signal to the command that started them."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE_SECONDS)
+    connection.request("GET", "/")
+    assert connection.getresponse().status == http.client.OK
+    connection.close()
+    servers = psutil.Process(process.pid).children(recursive=True)
+    assert servers
+    process.send_signal(number)
+    process.wait(PATIENCE_SECONDS)
+    _, left = psutil.wait_procs(servers, PATIENCE_SECONDS if number == signal.SIGKILL else 0)
+    return [server for server in left if server.status() != psutil.STATUS_ZOMBIE]
+
+
 @pytest.mark.slow
-def test_store_without_a_sweep_opens_on_its_runs(home: Path) -> None:
+def test_store_without_a_sweep_opens_on_its_runs_and_kill_leaves_nothing(home: Path) -> None:
     number = tracking.prepare_store(home, "mine")
-    with served(home) as (_, printed):
-        assert printed.startswith("runs: http://127.0.0.1:")
-        assert printed.endswith(f"/#/experiments/{number}/runs?workflowType=machine_learning")
+    with served(home) as (process, printed):
+        address = printed.removeprefix("runs: ")
+        assert address.startswith("http://127.0.0.1:")
+        assert address.endswith(f"/#/experiments/{number}/runs?workflowType=machine_learning")
+        assert what_is_left(process, address, signal.SIGKILL) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_nothing_that_was_started_is_left(number: int, code: int, store: Path) -> None:
+def test_ctrl_c_ends_everything_that_was_started(store: Path) -> None:
     with served(store) as (process, address):
-        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=PATIENCE_SECONDS)
-        connection.request("GET", "/")
-        assert connection.getresponse().status == http.client.OK
-        connection.close()
-        servers = psutil.Process(process.pid).children(recursive=True)
-        assert servers
-        process.send_signal(number)
-        assert process.wait(PATIENCE_SECONDS) == code
-        _, left = psutil.wait_procs(servers, PATIENCE_SECONDS if number == signal.SIGKILL else 0)
-    assert [server for server in left if server.status() != psutil.STATUS_ZOMBIE] == []
+        assert what_is_left(process, address, signal.SIGINT) == []
+        assert process.returncode == 130
 
 
 # --- in a browser

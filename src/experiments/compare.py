@@ -50,7 +50,7 @@ def show(names: Sequence[str], output: Path | None) -> int:
     comparison = compare(runs)
     terminal.show(comparison, Console())
     try:
-        paths = report.write(comparison, output or _place(runs, home))
+        paths = report.write(comparison, (output or _place(runs, home)).resolve())
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from None
     print(f"\nreport (open it in a browser; report.md and runs.csv lie beside it):\n{paths[0]}")

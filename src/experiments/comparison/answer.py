@@ -100,7 +100,7 @@ def _runner_up(comparison: Comparison) -> Iterator[Sentence]:
     else:
         verdict = f"is really better on the test images, although validation ranks it second ({difference}"
     text = f"{duel.b.label}, second by validation, {verdict}; {duel.method}). {_details(duel, comparison.bootstrap)}"
-    yield Sentence("runner-up", text)
+    yield Sentence("runner-up", text.rstrip())
 
 
 def _p(duel: Duel) -> str:
@@ -138,7 +138,8 @@ def _needed(duel: Duel) -> str:
     ways += [f"{need.seeds} seeds on these test images"] if need.seeds else []
     if not ways:
         return "To show a difference as small as this takes more test images and more seeds, both."
-    return f"To show a difference of this size in 4 of 5 attempts takes about {' or '.join(ways)}."
+    alike = ", corrected alike," if duel.level < LEVEL else ""
+    return f"To show a difference of this size{alike} in 4 of 5 attempts takes about {' or '.join(ways)}."
 
 
 def _field(comparison: Comparison) -> Iterator[Sentence]:

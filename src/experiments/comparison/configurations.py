@@ -17,6 +17,8 @@ from experiments.errors import InputError
 from experiments.results.evaluation import Interval, image_cross_entropy, predictions_digest
 from experiments.results.records import PREDICTIONS, RECORD, Predictions, Record
 
+UNTESTED = "(no predictions)"  # of a configuration, which may have a namesake whose runs have them
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -141,7 +143,7 @@ def _configuration(members: list[Record], settings: Settings, rows: list[_Row]) 
     config = members[0].config
     name = label(settings) or f"{config['model']['name']} · {config['optimizer']['name']}"
     scores = Scores(rows[0].test_set, *map(np.stack, list(zip(*rows, strict=True))[1:])) if rows else None
-    return Configuration(name, settings, tuple(members), scores)
+    return Configuration(name if scores else f"{name} {UNTESTED}", settings, tuple(members), scores)
 
 
 def _read_all(records: Sequence[Record]) -> tuple[dict[str, _Row], list[str]]:
@@ -163,9 +165,11 @@ def read_predictions(record: Record) -> Predictions:
     Raises:
         InputError: they cannot be read, or are not those that the record tells of.
     """
+    path = record.directory / PREDICTIONS
+    if not path.exists():
+        raise InputError(f"{path}: is missing")
     predictions = record.predictions
     record.__dict__.pop("predictions", None)
-    path = record.directory / PREDICTIONS
     tests = _accuracy(predictions.test_probabilities, predictions.test_labels)
     validations = _accuracy(predictions.validation_probabilities, predictions.validation_labels)
     if tests is None or validations is None or predictions.test_image_digests.shape != predictions.test_labels.shape:

@@ -19,10 +19,10 @@ from experiments.comparison.statistics import (
     images_needed,
     images_needed_over_seeds,
     independent_difference,
-    mcnemar,
-    paired_accuracy_difference,
     paired_bootstrap,
+    paired_runs,
     seeds_needed,
+    times_chosen,
 )
 from experiments.results.evaluation import Interval
 
@@ -40,6 +40,7 @@ class Duel:
         only_a: images that A has right and B has not (by the majority of their seeds); None if not paired.
         only_b: the same the other way round.
         p_adjusted: `accuracy.p_value` corrected for the comparisons that it was made with, and for the choice of A.
+        level: what `accuracy.p_value` must not exceed to be distinguishable whatever the other comparisons say.
     """
 
     a: Configuration
@@ -50,6 +51,7 @@ class Duel:
     only_a: int | None
     only_b: int | None
     p_adjusted: float
+    level: float = LEVEL
 
     @property
     def is_real(self) -> bool:
@@ -70,7 +72,9 @@ def against_best(configurations: Sequence[Configuration]) -> list[Duel]:
 
 def _corrected(duels: Sequence[Duel], *, candidates: int) -> list[Duel]:
     adjusted = holm([after_choice(duel.accuracy, candidates) for duel in duels])
-    return [replace(duel, p_adjusted=p) for duel, p in zip(duels, adjusted, strict=True)]
+    levels = [LEVEL / len(duels) / times_chosen(duel.accuracy, candidates) for duel in duels]
+    both = zip(duels, adjusted, levels, strict=True)
+    return [replace(duel, p_adjusted=p, level=level) for duel, p, level in both]
 
 
 def all_pairs(configurations: Sequence[Configuration]) -> list[Duel]:
@@ -87,20 +91,10 @@ def _duel(a: Configuration, b: Configuration) -> Duel:
 
 
 def _one_run_each(a: Configuration, b: Configuration, of_a: Scores, of_b: Scores) -> Duel:
-    only_a, only_b = _only(of_a, of_b), _only(of_b, of_a)
-    images = of_a.right.shape[1]
-    share_a, share_b = only_a / images, only_b / images
-    accuracy = Estimate(
-        value=(only_a - only_b) / images,
-        interval=paired_accuracy_difference(only_a, only_b, images),
-        p_value=mcnemar(only_a, only_b),
-        seed_variance=None,
-        test_variance=(share_a + share_b - (share_a - share_b) ** 2) / images,
-        seeds=1,
-    )
+    accuracy = paired_runs(of_a.right[0], of_b.right[0])
     cross_entropy = difference_estimate(of_a.losses, of_b.losses, matched=True)
-    method = f"exact McNemar test on the same {images:,} images"
-    return Duel(a, b, method, accuracy, cross_entropy, only_a, only_b, accuracy.p_value)
+    method = f"exact McNemar test on the same {of_a.right.shape[1]:,} images"
+    return Duel(a, b, method, accuracy, cross_entropy, _only(of_a, of_b), _only(of_b, of_a), accuracy.p_value)
 
 
 def _over_seeds(a: Configuration, b: Configuration, of_a: Scores, of_b: Scores) -> Duel:
@@ -144,7 +138,7 @@ def bootstrap_cross_entropy(duel: Duel) -> Interval | None:
 
 @dataclass(frozen=True)
 class Needed:
-    """What would show a difference of the observed size in 80 % of repetitions; None: no number would."""
+    """What would show a difference of this size in 80 % of repetitions, corrected alike; None: no number would."""
 
     images: int | None
     seeds: int | None
@@ -156,8 +150,9 @@ def needed(duel: Duel) -> Needed | None:
         return None
     images, difference = duel.a.scores.right.shape[1], duel.accuracy
     if difference.seed_variance is None:
-        return Needed(images_needed(duel.only_a / images, duel.only_b / images), None)
+        return Needed(images_needed(duel.only_a / images, duel.only_b / images, level=duel.level), None)
+    value, of_seeds, of_images = difference.value, difference.seed_variance, difference.test_variance
     return Needed(
-        images_needed_over_seeds(difference.value, difference.test_variance * images, difference.seed_variance),
-        seeds_needed(difference.value, difference.seed_variance * difference.seeds, difference.test_variance),
+        images_needed_over_seeds(value, of_images * images, of_seeds, difference.seeds, level=duel.level),
+        seeds_needed(value, of_seeds * difference.seeds, of_images, level=duel.level),
     )

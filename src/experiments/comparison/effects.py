@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.comparison.estimate import Estimate, Values, mean_estimate
+from experiments.comparison.estimate import Estimate, mean_estimate
+from experiments.comparison.statistics import paired_runs
 
 Settings = Sequence[Mapping[str, Hashable]]
 
@@ -58,29 +59,34 @@ def matched_blocks(settings: Settings, option: str) -> list[dict[Hashable, int]]
     return [block for block in blocks.values() if len(block) > 1]
 
 
-def contrasts(values: Values, chosen_by: Sequence[float], settings: Settings, option: str) -> list[Contrast]:
+def contrasts(right: NDArray[np.bool_], chosen_by: Sequence[float], settings: Settings, option: str) -> list[Contrast]:
     """The option's best level against each of its other levels, the largest effect first.
 
     Pairs are matched in everything else and share their test images, so the interval of an effect contains
-    what seeds and the other options do to it as well as the finite test set. The best level is the one that
-    gains most over the mean of its blocks in `chosen_by`.
+    what seeds and the other options do to it as well as the finite test set; a single pair is two runs alone.
+    The best level is the one that gains most over the mean of its blocks in `chosen_by`.
 
     Args:
-        values: (runs, images), higher is better.
+        right: (runs, images) whether a run is right.
         chosen_by: each run's score on other images, higher is better.
         settings: each run's varied options, its seed among them; the same names in all.
         option: the name of one of them.
     """
-    array, blocks = np.asarray(values), matched_blocks(settings, option)
+    blocks = matched_blocks(settings, option)
     best = _best_level(chosen_by, blocks)
     levels = dict.fromkeys(level for block in blocks for level in block)
     results = []
     for level in dict.fromkeys(level for block in blocks for level in block if best in block and level != best):
         pairs = [(block[best], block[level]) for block in blocks if best in block and level in block]
-        first, second = (list(side) for side in zip(*pairs, strict=True))
-        differences = array[first].astype(np.float32) - array[second].astype(np.float32)
-        results.append(Contrast(option, best, level, mean_estimate(differences), len(pairs), len(levels)))
+        results.append(Contrast(option, best, level, _effect(right, pairs), len(pairs), len(levels)))
     return sorted(results, key=lambda contrast: -contrast.effect.value)
+
+
+def _effect(right: NDArray[np.bool_], pairs: Sequence[tuple[int, int]]) -> Estimate:
+    first, second = (list(side) for side in zip(*pairs, strict=True))
+    if len(pairs) == 1:
+        return paired_runs(right[first[0]], right[second[0]])
+    return mean_estimate(right[first].astype(np.float32) - right[second].astype(np.float32))
 
 
 def _best_level(scores: Sequence[float], blocks: list[dict[Hashable, int]]) -> Hashable:

@@ -42,6 +42,26 @@ def paired_accuracy_difference(only_a: int, only_b: int, images: int, confidence
     return Interval(max(-1.0, a - b - half), min(1.0, a - b + half))
 
 
+def paired_runs(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> Estimate:
+    """Accuracy A − accuracy B of two runs on the same images: exact McNemar test, Bonett and Price's interval.
+
+    Args:
+        right_a: (images,) whether run A is right.
+        right_b: (images,) whether run B is right.
+    """
+    images = len(right_a)
+    only_a, only_b = int(np.count_nonzero(right_a & ~right_b)), int(np.count_nonzero(right_b & ~right_a))
+    difference = (only_a - only_b) / images
+    return Estimate(
+        value=difference,
+        interval=paired_accuracy_difference(only_a, only_b, images),
+        p_value=mcnemar(only_a, only_b),
+        seed_variance=None,
+        test_variance=((only_a + only_b) / images - difference**2) / images,
+        seeds=1,
+    )
+
+
 def paired_bootstrap(
     losses_a: NDArray[np.floating],
     losses_b: NDArray[np.floating],
@@ -89,13 +109,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def after_choice(estimate: Estimate, candidates: int) -> float:
-    """p-value of the best of some candidates against another of them, before Holm's correction for those others.
+def times_chosen(estimate: Estimate, candidates: int) -> float:
+    """By what a p-value of the best of some candidates against another is multiplied, before Holm's correction.
 
     Where the estimate is over seeds, those that made it the best by validation favour it on the test images too, so
     all pairs of candidates count, not only those with the best. A single run is one model, chosen by other images.
     """
-    return min(1.0, estimate.p_value * (1 if estimate.seed_variance is None else candidates / 2))
+    return 1.0 if estimate.seed_variance is None else candidates / 2
+
+
+def after_choice(estimate: Estimate, candidates: int) -> float:
+    """The p-value of an estimate whose first side was chosen among candidates, see `times_chosen`."""
+    return min(1.0, estimate.p_value * times_chosen(estimate, candidates))
 
 
 def unpaired_difference(right_a: int, images_a: int, right_b: int, images_b: int, confidence: float = 0.95) -> Interval:
@@ -136,10 +161,14 @@ def images_needed(only_a: float, only_b: float, *, power: float = 0.8, level: fl
     return math.ceil((root / difference) ** 2)
 
 
+MOST_IMAGES = 10**9  # nobody labels more
+
+
 def images_needed_over_seeds(
     difference: float,
     image_variance: float,
     seed_variance: float,
+    seeds: int,
     *,
     power: float = 0.8,
     level: float = 0.05,
@@ -149,12 +178,19 @@ def images_needed_over_seeds(
     Args:
         difference: between the two configurations, as it is believed to be.
         image_variance: variance of the difference from one test image to the next.
-        seed_variance: variance of the difference from the seeds, which test images do not reduce.
+        seed_variance: variance of the difference from these seeds, which test images do not reduce.
+        seeds: how many pairs of them there are, 2 or more.
         power: chance to find the difference.
         level: chance to find one where there is none.
     """
-    allowed = (difference / (_z(1 - level) + float(ndtri(power)))) ** 2
-    return math.ceil(image_variance / (allowed - seed_variance)) if allowed > seed_variance else None
+    low, high = 0, MOST_IMAGES
+    if _power(difference, seed_variance, image_variance / high, seeds, level) < power:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = _power(difference, seed_variance, image_variance / middle, seeds, level) >= power
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
 MOST_SEEDS = 1_000  # nobody trains more: beyond this the answer is "not with seeds"

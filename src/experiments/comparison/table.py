@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from experiments.comparison.answer import overfitting_text, percent_interval, signed
 from experiments.comparison.comparison import Comparison
-from experiments.comparison.configurations import Configuration
+from experiments.comparison.configurations import UNTESTED, Configuration
 from experiments.comparison.duels import Duel
 from experiments.comparison.settings import show
 from experiments.results.records import Record
@@ -72,8 +72,9 @@ def _is_numeric(comparison: Comparison, option: str) -> bool:
 def _settings(configuration: Configuration) -> Iterator[Cell]:
     if not configuration.settings:
         yield Cell(configuration.label, configuration.label)
-    for value in configuration.settings.values():
-        yield Cell(show(value), value)
+    for place, value in enumerate(configuration.settings.values()):
+        untested = f" {UNTESTED}" if place == 0 and not configuration.scores else ""
+        yield Cell(f"{show(value)}{untested}", value)
 
 
 def _metrics(configuration: Configuration, duel: Duel | None) -> Iterator[Cell]:
@@ -121,7 +122,7 @@ def runs_csv(comparison: Comparison) -> str:
             [rank, record.name, record.state, record.sweep, record.job, *c.settings.values(), record.seed]
             + [record.metrics.get(metric) for metric in metrics]
             + [overfits, record.epochs_run, record.parameters, record.seconds]
-            + [record.run_key, record.directory, None]
+            + [record.run_key, record.directory.resolve(), None]
         )
     for record in comparison.apart:
         error = f"{record.error.type}: {record.error.message}" if record.error else None
@@ -130,7 +131,7 @@ def runs_csv(comparison: Comparison) -> str:
             [None, record.name, record.state, record.sweep, record.job, *settings, record.seed]
             + [record.metrics.get(metric) for metric in metrics]
             + [None, record.epochs_run, record.parameters, record.seconds]
-            + [record.run_key, record.directory, error]
+            + [record.run_key, record.directory.resolve(), error]
         )
     return text.getvalue()
 
