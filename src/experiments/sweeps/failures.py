@@ -43,9 +43,9 @@ def record(status: Status, place: Place, parent: str | None) -> None:
             records.write_atomically(directory / records.CONFIG, status.job.config.to_yaml())
         if found.state != "finished" and found.run_key == status.job.run_key:
             found.write(state="failed", error=failure, finished_at=records.now())
+            gather_output(status.job, place)  # before the message, which is the last word
             with (directory / records.LOG).open("a") as file:
                 file.write(f"{status.message}\n")
-            gather_output(status.job, place)
 
 
 def _new(status: Status, place: Place, parent: str | None) -> Record:
