@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -47,6 +48,8 @@ def exit_with(command: Callable[[], int]) -> None:
         sys.stderr.write(f"{error}\n")
         code = 2
     except KeyboardInterrupt:
+        # Python ends itself by the signal, though it was caught, where it came while a library ran an exec().
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         sys.stderr.write("stopped\n")
         code = 130
     sys.exit(code)

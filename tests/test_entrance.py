@@ -1,0 +1,34 @@
+"""How every command ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import environment
+
+COMMANDS = {
+    "return 0": (0, ""),
+    "raise InputError('optimizer: no such option', 'seed: must be')": (2, "optimizer: no such option\nseed: must be\n"),
+    "raise DivergedError('the loss is not finite')": (2, "the loss is not finite\n"),
+    "raise KeyboardInterrupt": (130, "stopped\n"),
+    # As dataclasses and many libraries run what they have written themselves.
+    "exec('import os, signal\\nos.kill(os.getpid(), signal.SIGINT)')": (130, "stopped\n"),
+}
+
+
+@pytest.mark.parametrize("body", COMMANDS)
+def test_command_ends_with_its_exit_code_and_a_plain_message(home: Path, body: str) -> None:
+    (home / "command.py").write_text(
+        "from experiments.entrance import exit_with\n"
+        "from experiments.errors import DivergedError, InputError\n"
+        f"def command():\n    {body}\n"
+        "exit_with(command)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "command"], cwd=home, env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (*COMMANDS[body], "")
