@@ -47,8 +47,8 @@ def begin(home: Path) -> None:
     with subprocess.Popen([sys.executable, *COMMAND], env=environ, stdout=subprocess.DEVNULL) as process:
         while not is_finished(home / SWEEP / "0") and process.poll() is None:
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
 
 
 def is_finished(directory: Path) -> bool:
