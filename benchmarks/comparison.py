@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.measurement import Row, run, state
 from experiments.results import records
+from experiments.results.evaluation import evaluate, predictions_digest
 
 OPTIMIZERS, EPOCHS, ROUNDS = ("sgd", "rmsprop", "adam", "adamw", "nadam"), 2, 3
 WRONG = 120  # of 10,000 images: what a run of two epochs gets wrong
@@ -31,7 +32,9 @@ def measure() -> list[Row]:
             for number in range(runs):
                 vary(original, target / str(number), number)
             command = ["-m", "experiments.compare", target.name]
-            run(command, home)  # warms the disk's cache
+            told = run(command, home)  # warms the disk's cache
+            if "changed" in told or "no predictions" in told:
+                raise RuntimeError(told[-2000:])
             taken = []
             for _ in range(ROUNDS):
                 started = time.perf_counter()
@@ -56,11 +59,17 @@ def vary(original: Path, directory: Path, number: int) -> None:
         probabilities = predictions[f"{split}_probabilities"]
         probabilities[chosen] = np.roll(probabilities[chosen], 1, axis=1)
     np.savez(directory / records.PREDICTIONS, **predictions)
+    metrics = {}
+    for split in ("test", "validation"):
+        evaluation = evaluate(predictions[f"{split}_probabilities"], predictions[f"{split}_labels"])
+        metrics |= evaluation.metrics(split)
     config = (directory / records.CONFIG).read_text()
     config = config.replace("name: adam\n", f"name: {optimizer}\n").replace("\nseed: 0", f"\nseed: {seed}")
     (directory / records.CONFIG).write_text(config)
     record = json.loads((directory / records.RECORD).read_text())
     record |= {"name": f"{directory.parent.name}/{number}", "sweep": directory.parent.name, "job": number, "seed": seed}
     record |= {"varied": {"optimizer": optimizer, "seed": seed}, "run_key": f"{number:064x}"}
+    record["metrics"] |= metrics
+    record["predictions_digest"] = predictions_digest(predictions["test_probabilities"])
     record["config_key"] = f"{OPTIMIZERS.index(optimizer):064x}"
     (directory / records.RECORD).write_text(json.dumps(record))

@@ -41,7 +41,8 @@ def compare(claim: str, ours: Sequence[float], theirs: Sequence[float], limit: f
     """Seconds of two sides; value i of both was measured in the same round. The ratio is the median of the rounds'."""
     ratio = median(our / their for our, their in zip(ours, theirs, strict=True))
     sides = (f"{median(side):.{digits}f} s" for side in (ours, theirs))
-    return Row(claim, *sides, f"{ratio:.2f}", f"≤ {limit}", len(ours))
+    shown = f"{ratio:.2f}" if ratio >= 0.01 else f"{ratio:.1g}"
+    return Row(claim, *sides, shown, f"≤ {limit}", len(ours))
 
 
 def state(claim: str, values: Sequence[float], unit: str, goal: str, *, digits: int = 1) -> Row:

@@ -590,6 +590,19 @@ def test_job_that_takes_too_long_fails_and_tells_where_it_was(home: Path) -> Non
     assert_nothing_runs(home)
 
 
+@pytest.mark.slow
+def test_report_is_there_after_the_first_job(home: Path) -> None:
+    with started(home, *BASE, "training.epochs=2,1000000", "tracking=none") as command:
+        (report,) = wait_until(lambda: list(home.glob("multirun/*/runs.csv")))
+        with report.open() as file:
+            assert [row["epochs_run"] for row in csv.DictReader(file)] == ["2"]
+        for _ in range(2):
+            command.process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        assert command.finish().code == 130
+    assert_nothing_runs(home)
+
+
 # Sweeps beside each other, and what stands in their way.
 
 

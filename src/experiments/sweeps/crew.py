@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
 BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
 GRACE_SECONDS = 10.0  # for workers that were told to stop now
+REPORT_SECONDS = 30.0  # between the reports of a running sweep: each costs a core a second or more
 MIRROR_SECONDS = 30.0  # for MLflow to learn of the runs that were killed
 ALIKE = 3  # first jobs that fail with the same error: the rest would too
 
@@ -47,11 +49,13 @@ class Crew:
         self.asked = 0  # how often the user asked to stop
         self._reason = ""
         self._told = 0
+        self._statuses = sweep.statuses
         self._waiting = deque(sweep.todo)
         self._running: dict[Worker, Status] = {}
         self._endings: list[Status] = []
         self._not_before: dict[int, float] = {}
         self._mirrors: list[Worker] = []
+        self._reporter: Worker | None = None
 
     def work(self) -> None:
         """Runs until nothing is left to run, or until it is told to stop."""
@@ -63,7 +67,7 @@ class Crew:
                 self._look_at(worker)
             self._pass_the_stop_on()
         deadline = time.monotonic() + MIRROR_SECONDS
-        for worker in self._mirrors:
+        for worker in (*self._mirrors, *filter(None, [self._reporter])):
             worker.leave(max(0.0, deadline - time.monotonic()))
 
     def ask(self) -> None:
@@ -165,6 +169,19 @@ class Crew:
         self._endings.append(status)
         self.progress.changed(status)
         self._give_up_early()
+        if status.state == "done" and (self._running or self._waiting):
+            self._refresh_report()
+
+    def _refresh_report(self) -> None:
+        """Compares what is done so far, beside the jobs and not too often; the end makes the last report."""
+        if self._reporter:
+            if time.monotonic() < self._reporter.started + REPORT_SECONDS:
+                return
+            self._reporter.leave(0)
+            self._reporter = None
+        done = [self.place.directory_of(status.job) for status in self._statuses if status.state == "done"]
+        with suppress(InputError):  # the end tells what is wrong
+            self._reporter = Worker(tasks.compare, done, self.place.path)
 
     def _take(self, status: Status) -> None:
         try:

@@ -1,0 +1,79 @@
+"""What the README claims: its table is the measured one, its arithmetic is right, its presets say what they gave."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from benchmarks import __main__ as benchmarks
+from benchmarks import measurement, sweep
+
+from experiments.config import CONF, compose
+
+PRESETS = ("fast", "accurate", "ensemble", "tiny")
+PARAMETERS = {"fast": 108_874, "accurate": 224_810, "tiny": 7_166}
+
+
+def test_table_of_the_readme_is_the_measured_one() -> None:
+    results = benchmarks.RESULTS.read_text().partition("\n\n")[2]
+    (shown,) = benchmarks.TABLE.findall(benchmarks.README.read_text())
+    assert shown == results
+
+
+def test_every_claim_was_measured() -> None:
+    rows = [line for line in benchmarks.RESULTS.read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= len(benchmarks.CLAIMS)
+    assert all(re.search(r"\| [1-9]\d* \| \d{4}-\d\d-\d\d \|$", row) for row in rows)
+
+
+def test_ratio_is_the_median_of_the_ratios_of_rounds() -> None:
+    row = measurement.compare("a ÷ b", [1, 2, 9], [2, 8, 10], 0.5)
+    assert str(row) == "| a ÷ b | 2.0 s | 8.0 s | 0.50 | ≤ 0.5 | 3 |"
+    assert str(measurement.state("c", [3, 1, 2], " MB", "≤ 5 MB", digits=0)) == "| c | 2 MB |  |  | ≤ 5 MB | 3 |"
+
+
+def test_rows_are_replaced_by_claim_and_kept_on_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmarks, "RESULTS", tmp_path / "results.md")
+    monkeypatch.setattr(benchmarks, "README", tmp_path / "README.md")
+    benchmarks.README.write_text("before\n<!-- benchmarks -->\nold\n<!-- end of benchmarks -->\nafter\n")
+    assert benchmarks.earlier_rows() == {}
+    rows = {"a": "| a | 1 s |", "b | c": "| b | c | 2 s |"}
+    benchmarks.write("\n".join([benchmarks.HEADER, *rows.values()]) + "\n")
+    assert list(benchmarks.earlier_rows()) == ["a", "b"]
+    assert benchmarks.earlier_rows()["a"] == rows["a"]
+    assert re.fullmatch(
+        r"before\n<!-- benchmarks -->\n.*\| a \| 1 s \|\n.*<!-- end .* -->\nafter\n",
+        benchmarks.README.read_text(),
+        re.S,
+    )
+    monkeypatch.setattr(benchmarks, "machine", lambda: "another machine")
+    assert benchmarks.earlier_rows() == {}
+
+
+@pytest.mark.usefixtures("tensorflow")
+def test_useful_operations_are_those_of_the_default_network() -> None:
+    import keras
+
+    config = compose()
+    model = config.model.build((28, 28, 1), 10, config.regularization)
+    counts = []
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            places = layer.output.shape[1] * layer.output.shape[2] if len(layer.output.shape) == 4 else 1
+            counts.append(int(places * layer.kernel.shape.num_elements()))
+    assert counts == [sweep.FIRST, sweep.REST - 16_000, 16_000]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_preset_tells_what_was_measured(name: str) -> None:
+    header = (CONF / "experiment" / f"{name}.yaml").read_text().partition("\ndefaults:")[0]
+    assert f"experiment={name}" in header
+    assert re.search(r"\d\d\.\d+ % .*\bn = \d+|\bn = \d+.* \d\d\.\d+ %", header.replace("\n# ", " "))
+
+
+@pytest.mark.usefixtures("tensorflow")
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_preset_has_the_parameters_that_it_says(name: str) -> None:
+    config = compose(f"experiment={name}")
+    assert config.model.build((28, 28, 1), 10, config.regularization).count_params() == PARAMETERS[name]
