@@ -22,6 +22,7 @@ from experiments.errors import StoppedError
 from experiments.ingredients.datasets import ImageData
 from experiments.results.records import DatasetSummary, EpochRow, Process, Record, load
 
+VARIABLES = dict(os.environ)
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
 SMALL = (
     "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1",
@@ -117,7 +118,9 @@ def train(
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
     """The variables of a child process: this process's, without what would change where it writes."""
-    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    # The commands of `endings` start while another test may have changed the variables of this process.
+    here = os.environ if threading.current_thread() is threading.main_thread() else VARIABLES
+    kept = {key: value for key, value in here.items() if key != "MLFLOW_TRACKING_URI"}
     return kept | {"EXPERIMENTS_HOME": str(home)} | variables
 
 

@@ -6,8 +6,8 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 
 @contextmanager
@@ -34,10 +34,10 @@ def holder(path: Path) -> str:
         return "another process"
 
 
-def _acquire(path: Path) -> TextIO | None:
+def _acquire(path: Path) -> FileIO | None:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        file = path.open("a")
+        file = path.open("ab", buffering=0)  # what a full disk refuses would be tried again when it is closed
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -46,13 +46,12 @@ def _acquire(path: Path) -> TextIO | None:
         if _is_there(file, path):
             with suppress(OSError):  # a full disk: the lock holds without a name in it
                 file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
+                file.write(str(os.getpid()).encode())
             return file
         file.close()  # its holder has removed it just now, and the next process would lock another file
 
 
-def _is_there(file: TextIO, path: Path) -> bool:
+def _is_there(file: FileIO, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
