@@ -10,13 +10,17 @@ import pytest
 
 from conftest import environment
 
+# As dataclasses and many libraries run what they have written themselves; beside a thread that no signal spares.
+INSIDE_EXEC = (
+    "import threading, time; threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); "
+    "exec('import os, signal\\nos.kill(os.getpid(), signal.SIGINT)')"
+)
 COMMANDS = {
     "return 0": (0, ""),
     "raise InputError('optimizer: no such option', 'seed: must be')": (2, "optimizer: no such option\nseed: must be\n"),
     "raise DivergedError('the loss is not finite')": (2, "the loss is not finite\n"),
     "raise KeyboardInterrupt": (130, "stopped\n"),
-    # As dataclasses and many libraries run what they have written themselves.
-    "exec('import os, signal\\nos.kill(os.getpid(), signal.SIGINT)')": (130, "stopped\n"),
+    INSIDE_EXEC: (130, "stopped\n"),
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 
@@ -48,8 +47,9 @@ def exit_with(command: Callable[[], int]) -> None:
         sys.stderr.write(f"{error}\n")
         code = 2
     except KeyboardInterrupt:
-        # Python ends itself by the signal, though it was caught, where it came while a library ran an exec().
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Where it came while a library ran an exec(), Python would in the end kill itself by the signal, although it
+        # was caught here; the beginning of any exec() forgets that.
+        exec("")  # noqa: S102
         sys.stderr.write("stopped\n")
         code = 130
     sys.exit(code)
