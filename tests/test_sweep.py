@@ -57,6 +57,18 @@ def run_sweep(home: Path, *overrides: str, **variables: str) -> Ended:
         return command.finish()
 
 
+def run_changed_sweep(home: Path, change: str, *overrides: str) -> Ended:
+    """The same after a line of Python that changes the program."""
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{change}\nfrom experiments.run import main; main()", *BASE, *overrides],
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr, home)
+
+
 def wait_until(true: Callable[[], Any], seconds: float = 60) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := true()):
@@ -484,6 +496,9 @@ def test_sweep_that_is_stopped_before_it_trains_leaves_nothing(home: Path, momen
     assert list((home / "multirun").glob("[0-9]*/[0-9]*")) == []
 
 
+CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
 class Terminal:
     """A sweep in the foreground of a terminal of its own."""
 
@@ -511,6 +526,12 @@ class Terminal:
 
         wait_until(read_on)
 
+    @property
+    def text(self) -> str:
+        """What was shown so far, without colours and movements of the cursor."""
+        lines = CONTROL_CODES.sub("", self.seen).replace("\r", "\n").splitlines()
+        return "\n".join(line.rstrip() for line in lines if line.strip())
+
     def press(self, keys: bytes) -> None:
         os.write(self._screen, keys)
 
@@ -521,22 +542,17 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
-CONTROL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
 @pytest.mark.slow
 def test_terminal_shows_a_live_table_and_passes_ctrl_c_on(home: Path) -> None:
     terminal = Terminal(home, *LONG)
-    terminal.read_until(lambda: checkpoints(home, 0) and "running" in terminal.seen)
+    terminal.read_until(lambda: re.search(r"^ +0 +0 +\d+/60 +\d+\.\d\d% .*running$", terminal.text, re.M))
     terminal.press(b"\x03")
     while terminal.read(0.5):
         pass
     terminal.close()
     assert terminal.wait() == 130
-    lines = CONTROL_CODES.sub("", terminal.seen).replace("\r", "\n").splitlines()
-    text = "\n".join(line.rstrip() for line in lines if line.strip())
+    text = terminal.text
     assert re.search(r"^job +seed +epoch +validation +left +state$", text, re.M)
-    assert re.search(r"^ +0 +0 +\d+/60 +\d+\.\d\d% .*running$", text, re.M)
     assert re.search(r"━+ .*0/3 jobs  0:\d\d  about \d+:\d\d left$", text, re.M)
     assert "stopping (as you asked): running jobs end with their epoch" in text
     assert not re.search(r"^(E0000|I0000|W0000|WARNING|20\d\d-\d\d-\d\d \d\d:)", text, re.M)  # of jobs or TensorFlow
@@ -633,22 +649,12 @@ def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None
 @pytest.mark.slow
 def test_eight_workers_on_a_fresh_store_lose_nothing(home: Path) -> None:
     """As on a machine of eight cores: more processes than there are here."""
-    code = (
-        "import experiments.sweeps.plan as plan; plan.available_cores = lambda: 8\n"
-        "from experiments.run import main; main()"
-    )
-    overrides = (*SMALL, "model=linear", "training.epochs=20", "seed=range(8)", "sweep.workers=8")
-    ended = subprocess.run(
-        [sys.executable, "-c", code, "-m", *overrides],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ": 8 jobs: 8 new; 8 workers × 1 thread" in ended.stdout
-    assert "MLflow" not in ended.stdout
-    jobs = jobs_of(Path(ended.stdout.splitlines()[-1]))
+    change = "import experiments.sweeps.plan as plan; plan.available_cores = lambda: 8"
+    ended = run_changed_sweep(home, change, "training.epochs=20", "seed=range(8)", "sweep.workers=8")
+    assert (ended.code, ended.err) == (0, "")
+    assert ": 8 jobs: 8 new; 8 workers × 1 thread" in ended.out
+    assert "MLflow" not in ended.out
+    jobs = jobs_of(sweep_of(ended))
     assert [job.mlflow.synced for job in jobs] == [True] * 8
     assert_store_agrees(home, jobs)
 
@@ -699,21 +705,12 @@ def test_editing_code_and_conf_changes_nothing_in_a_sweep(home: Path, tmp_path_f
 
 @pytest.mark.slow
 def test_without_fork_workers_are_spawned(home: Path) -> None:
-    code = (
-        "import experiments.sweeps.workers as workers; workers.METHODS = ('spawn',)\n"
-        "from experiments.run import main; main()"
-    )
-    overrides = (*SMALL, "model=linear", "training.epochs=2", "seed=0,1", "sweep.workers=2", "tracking=none")
-    ended = subprocess.run(
-        [sys.executable, "-c", code, "-m", *overrides],
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=150,
-    )
-    assert (ended.returncode, ended.stderr) == (0, "")
-    forked = run_sweep(home, "training.epochs=2", "seed=0,1", "tracking=none", "sweep.reuse=never")
-    assert digests(jobs_of(Path(ended.stdout.splitlines()[-1]))) == digests(jobs_of(sweep_of(forked)))
+    change = "import experiments.sweeps.workers as workers; workers.METHODS = ('spawn',)"
+    overrides = ("training.epochs=2", "seed=0,1", "tracking=none")
+    ended = run_changed_sweep(home, change, *overrides)
+    assert (ended.code, ended.err) == (0, "")
+    forked = run_sweep(home, *overrides, "sweep.reuse=never")
+    assert digests(jobs_of(sweep_of(ended))) == digests(jobs_of(sweep_of(forked)))
     assert_nothing_runs(home)
 
 
