@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import signal
@@ -48,6 +49,10 @@ def say_where(planner: Planner) -> None:
 
 def ignored() -> list[int]:
     return [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) == signal.SIG_IGN]
+
+
+def say_what_is_shared(planner: Planner) -> None:
+    planner.tell(Ended(f"{'tensorflow' in sys.modules} {gc.isenabled()} {gc.get_freeze_count()}"))
 
 
 def wait_long(planner: Planner) -> None:
@@ -198,6 +203,19 @@ def test_worker_that_has_ended_may_be_stopped() -> None:
     worker.stop()
     worker.explain()
     assert worker.leave() == "exit code 0"
+
+
+@pytest.mark.slow
+def test_workers_share_tensorflow_and_do_not_search_it_for_garbage() -> None:
+    code = (
+        "from experiments.sweeps import workers; import test_workers; workers.start_server()\n"
+        "print(*workers.answer(workers.Worker(test_workers.say_what_is_shared)))"
+    )
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    ended = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=60)
+    imported, collects, frozen = ended.stdout.split()
+    assert (imported, collects) == ("True", "True")
+    assert int(frozen) > 100_000
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -14,37 +14,32 @@ from experiments.sweeps.tasks import Built
 from experiments.sweeps.workers import Worker
 
 
-class Builders:
-    """Builds while the planner does something else; `check` waits for the answers."""
+def check(plan: Plan, todo: Sequence[Status]) -> None:
+    """Notes how many parameters each job has; as many networks are built at a time as jobs will run.
 
-    def __init__(self, plan: Plan, todo: Sequence[Status]) -> None:
-        self._plan = plan
-        self._groups = _alike(todo)
-        self._running = [self._start(group) for group in self._groups[: plan.workers]]
+    Raises:
+        InputError: with the jobs that share an architecture which cannot be built.
+    """
+    groups = _alike(todo)
+    running = [_start(plan, group) for group in groups[: plan.workers]]
+    mistakes: list[str] = []
+    varied = [job.varied for job in plan.jobs]
+    for number, group in enumerate(groups):
+        built = _built(workers.answer(running[number]))
+        if len(running) < len(groups):
+            running.append(_start(plan, groups[len(running)]))
+        named = name_jobs([status.job.number for status in group], varied)
+        mistakes += [f"{named}: {mistake}" for mistake in built.mistakes]
+        for status in group:
+            status.parameters = built.parameters
+    if mistakes:
+        raise InputError(*mistakes)
 
-    def _start(self, group: Sequence[Status]) -> Worker:
-        config = group[0].job.config
-        shape = self._plan.image_shapes[config.dataset.model_dump_json()]
-        return Worker(tasks.try_to_build, config, shape, environment.code_digest())
 
-    def check(self) -> None:
-        """Notes how many parameters each job has.
-
-        Raises:
-            InputError: with the jobs that share an architecture which cannot be built.
-        """
-        mistakes: list[str] = []
-        varied = [job.varied for job in self._plan.jobs]
-        for number, group in enumerate(self._groups):
-            built = _built(workers.answer(self._running[number]))
-            if len(self._running) < len(self._groups):
-                self._running.append(self._start(self._groups[len(self._running)]))
-            named = name_jobs([status.job.number for status in group], varied)
-            mistakes += [f"{named}: {mistake}" for mistake in built.mistakes]
-            for status in group:
-                status.parameters = built.parameters
-        if mistakes:
-            raise InputError(*mistakes)
+def _start(plan: Plan, group: Sequence[Status]) -> Worker:
+    config = group[0].job.config
+    shape = plan.image_shapes[config.dataset.model_dump_json()]
+    return Worker(tasks.try_to_build, config, shape, environment.code_digest())
 
 
 def _alike(todo: Sequence[Status]) -> list[list[Status]]:

@@ -15,8 +15,7 @@ from rich.console import Console
 
 from experiments.results import records, tracking
 from experiments.runner import check_room
-from experiments.sweeps import outcome, tables, workers
-from experiments.sweeps.architectures import Builders
+from experiments.sweeps import architectures, outcome, tables, workers
 from experiments.sweeps.archive import Archive, look_at, tidy
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.crew import Crew
@@ -68,7 +67,7 @@ def _show(sweep: Sweep) -> int:
     todo = sweep.todo
     if todo:
         workers.start_server()
-        Builders(sweep.plan, todo).check()
+        architectures.check(sweep.plan, todo)
     seconds = estimate_seconds(sweep.plan, todo, sweep.home)
     time = f"about {duration(seconds)}" if seconds is not None else "no earlier run tells how long it takes"
     print(f"{sweep.place.name}: {tables.describe(sweep.plan, sweep.statuses)}; {time}")  # noqa: T201 - it was asked for
@@ -85,9 +84,8 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
         check_room(sweep.home)
         workers.start_server()
         with _waiting(sweep):
-            builders = Builders(plan, todo)
-            _prepare_store(sweep)  # while the server imports TensorFlow
-            builders.check()
+            _prepare_store(sweep)  # while the server imports TensorFlow: before that it starts no worker
+            architectures.check(plan, todo)
     freeze(plan, place)
     tidy(sweep.statuses, place)
     parent = outcome.open_parent(sweep)

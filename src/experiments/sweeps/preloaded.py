@@ -5,11 +5,14 @@ start, whatever is edited meanwhile. TensorFlow may be imported before a fork as
 """
 
 import atexit
+import gc
 import importlib
 import os
 import pkgutil
 import sys
 from contextlib import suppress
+
+from experiments.training.runtime import without_collection
 
 SERVER = "multiprocessing.forkserver"
 
@@ -40,5 +43,6 @@ def import_everything() -> None:
 
 if any(SERVER in argument for argument in sys.orig_argv):
     leave_the_terminal()
-    with suppress(Exception):  # a worker meets it again, and can tell
+    with suppress(Exception), without_collection():  # a worker meets it again, and can tell
         import_everything()
+    gc.freeze()  # or every worker's first collection would touch, and so copy, all that it shares with the server
