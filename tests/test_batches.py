@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from experiments.ingredients.datasets import Split
 from experiments.ingredients.regularization import Augmentation
 
-OFF = Augmentation(rotation_degrees=0.0, shift_fraction=0.0, zoom_fraction=0.0)
-STRONG = Augmentation(rotation_degrees=30.0, shift_fraction=0.2, zoom_fraction=0.3)
+OFF = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
+STRONG = Augmentation(
+    rotation_degrees=30.0, shift_fraction=0.2, zoom_fraction=0.3, shear_fraction=0.25, stretch_fraction=0.2
+)
 
 
 @pytest.fixture(autouse=True)
@@ -43,18 +45,22 @@ def images_of(batches: Any, epoch: int) -> NDArray[np.uint8]:
 def augmented(
     monkeypatch: pytest.MonkeyPatch, image: NDArray[np.uint8], draws: list[float], augmentation: Augmentation
 ) -> NDArray[np.uint8]:
-    """`image` (height, width) moved by the given draws in [-1, 1]: angle, zoom, shift across, shift down."""
+    """`image` (height, width) moved by draws in [-1, 1]: angle, zoom, shift across and down, shear, stretch."""
     from experiments.training import batches
 
     class Drawn:
+        def __init__(self, values: list[float]) -> None:
+            self.values = np.array([values])
+
         def uniform(self, low: float, high: float, shape: tuple[int, int]) -> NDArray[np.float64]:
-            assert (low, high, shape) == (-1, 1, (1, 4))
-            return np.array([draws])
+            assert (low, high, shape) == (-1, 1, self.values.shape)
+            return self.values
 
         def permutation(self, count: int) -> NDArray[np.int64]:
             return np.arange(count)
 
-    monkeypatch.setattr(batches, "generator", lambda *_: Drawn())
+    streams = {batches.ORDER: [], batches.AUGMENTATION: draws[:4], batches.DEFORMATION: draws[4:]}
+    monkeypatch.setattr(batches, "generator", lambda _seed, _epoch, stream: Drawn(streams[stream]))
     only = Split(image[None, :, :, None], np.zeros(1, np.int64))
     ((images, _),) = make(only, batch_size=1, augmentation=augmentation).epoch(1)
     moved: NDArray[np.uint8] = images.numpy()[0, :, :, 0]
@@ -166,7 +172,8 @@ def test_transforms_stay_within_their_ranges(size: tuple[int, int]) -> None:
     from experiments.training.batches import transforms
 
     height, width = size
-    a, b, c, d, e, f = transforms(STRONG, 0, 1, 20_000, size).astype(np.float64).T[:6]
+    rigid = STRONG.model_copy(update={"shear_fraction": 0.0, "stretch_fraction": 0.0})
+    a, b, c, d, e, f = transforms(rigid, 0, 1, 20_000, size).astype(np.float64).T[:6]
     zoom = 1 / np.hypot(a, d)
     angle = np.degrees(np.arctan2(d, a))
     x, y = (width - 1) / 2, (height - 1) / 2
@@ -179,17 +186,44 @@ def test_transforms_stay_within_their_ranges(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(d, -b, atol=1e-6)
 
 
+def test_deformations_stay_within_their_ranges_and_keep_areas() -> None:
+    """Shear and stretch are read back from the triangle that a matrix is after its rotation: A = Q · R."""
+    from experiments.training.batches import transforms
+
+    a, b, _, d, e, _ = transforms(STRONG, 0, 1, 20_000, (28, 28)).astype(np.float64).T[:6]
+    first, area = np.hypot(a, d), a * e - b * d
+    scale = np.sqrt(area)
+    assert np.abs(1 / scale - 1).max() <= 0.3 * 1.0001
+    wider = scale / first
+    assert 1 / 1.2 * 0.9999 <= wider.min() <= 0.835
+    assert 1.195 <= wider.max() <= 1.2 * 1.0001
+    assert np.median(wider) == pytest.approx(1, abs=0.01)
+    shear = (a * b + d * e) / first / scale / wider
+    assert np.abs(shear).max() <= 0.25 * 1.0001
+    assert shear.std() == pytest.approx(0.25 / np.sqrt(3), rel=0.02)
+
+
+def test_images_without_deformation_are_those_of_before() -> None:
+    """The deformations have draws of their own, so the others do not move when they are switched on."""
+    from experiments.training.batches import transforms
+
+    rigid = STRONG.model_copy(update={"shear_fraction": 0.0, "stretch_fraction": 0.0})
+    plain, deformed = (transforms(augmentation, 3, 1, 50, (28, 28)) for augmentation in (rigid, STRONG))
+    angles = [np.arctan2(moves[:, 3], moves[:, 0]) for moves in (plain, deformed)]
+    np.testing.assert_allclose(*angles, atol=1e-5)
+
+
 @pytest.mark.parametrize(("draw", "turns"), [(1.0, 1), (-1.0, -1), (2.0, 2)])
 def test_rotation_by_right_angles_is_exact(monkeypatch: pytest.MonkeyPatch, draw: float, turns: int) -> None:
     image = np.random.default_rng(0).integers(0, 256, (7, 7), np.uint8)
-    moved = augmented(monkeypatch, image, [draw, 0, 0, 0], OFF.model_copy(update={"rotation_degrees": 90.0}))
+    moved = augmented(monkeypatch, image, [draw, 0, 0, 0, 0, 0], OFF.model_copy(update={"rotation_degrees": 90.0}))
     assert np.abs(moved.astype(int) - np.rot90(image, turns)).max() <= 1  # bilinear weights are cut to whole numbers
 
 
 def test_shift_moves_right_and_down_and_brings_in_black(monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.random.default_rng(0).integers(1, 256, (8, 10), np.uint8)
     shift = OFF.model_copy(update={"shift_fraction": 0.5})
-    moved = augmented(monkeypatch, image, [0, 0, 0.4, 0.25], shift)  # 2 of 10 across, 1 of 8 down
+    moved = augmented(monkeypatch, image, [0, 0, 0.4, 0.25, 0, 0], shift)  # 2 of 10 across, 1 of 8 down
     expected = np.zeros_like(image)
     expected[1:, 2:] = image[:-1, :-2]
     np.testing.assert_array_equal(moved, expected)
@@ -199,9 +233,30 @@ def test_shift_moves_right_and_down_and_brings_in_black(monkeypatch: pytest.Monk
 def test_zoom_is_about_the_centre(monkeypatch: pytest.MonkeyPatch, draw: float, side: int) -> None:
     image = np.zeros((12, 12), np.uint8)
     image[4:8, 4:8] = 255
-    moved = augmented(monkeypatch, image, [0, draw, 0, 0], OFF.model_copy(update={"zoom_fraction": 0.5}))
+    moved = augmented(monkeypatch, image, [0, draw, 0, 0, 0, 0], OFF.model_copy(update={"zoom_fraction": 0.5}))
     np.testing.assert_array_equal(moved, moved[::-1, ::-1])
     assert np.sqrt(moved.sum() / 255) == pytest.approx(side, abs=0.5)
+
+
+@pytest.mark.parametrize("draw", [1.0, -1.0])
+def test_shear_slants_and_leaves_the_middle_row(monkeypatch: pytest.MonkeyPatch, draw: float) -> None:
+    image = np.zeros((9, 9), np.uint8)
+    image[:, 4] = 255
+    moved = augmented(monkeypatch, image, [0, 0, 0, 0, draw, 0], OFF.model_copy(update={"shear_fraction": 0.5}))
+    np.testing.assert_array_equal(moved[::2].argmax(axis=1), 4 - draw * np.array([-2, -1, 0, 1, 2]))
+
+
+@pytest.mark.parametrize(("draw", "height", "width"), [(1.0, 2, 8), (-1.0, 8, 2)])
+def test_stretch_widens_as_much_as_it_lowers(
+    monkeypatch: pytest.MonkeyPatch, draw: float, height: int, width: int
+) -> None:
+    """Here by very nearly two."""
+    image = np.zeros((12, 12), np.uint8)
+    image[4:8, 4:8] = 255
+    twice = OFF.model_copy(update={"stretch_fraction": 1 - 1e-9})
+    moved = augmented(monkeypatch, image, [0, 0, 0, 0, 0, draw], twice)
+    assert moved.max(axis=0).sum() / 255 == pytest.approx(width, abs=1)
+    assert moved.max(axis=1).sum() / 255 == pytest.approx(height, abs=1)
 
 
 def test_augmented_images_are_bilinear_samples(split: Split) -> None:

@@ -63,20 +63,29 @@ def test_early_stopping_agrees_with_keras(tensorflow: Any) -> None:
                 break
 
 
+NO_AUGMENTATION = dict.fromkeys(Augmentation.model_fields, 0.0)
+
+
 def test_augmentation_is_active_where_any_value_is() -> None:
-    off = {"rotation_degrees": 0.0, "shift_fraction": 0.0, "zoom_fraction": 0.0}
-    assert not Augmentation(**off).active
-    for key in off:
-        assert Augmentation(**off | {key: 0.1}).active
+    assert not Augmentation(**NO_AUGMENTATION).active
+    for key in NO_AUGMENTATION:
+        assert Augmentation(**NO_AUGMENTATION | {key: 0.1}).active
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("rotation_degrees", 181.0), ("shift_fraction", 1.0), ("zoom_fraction", 1.0), ("zoom_fraction", -0.1)],
+    [
+        ("rotation_degrees", 181.0),
+        ("shift_fraction", 1.0),
+        ("zoom_fraction", 1.0),
+        ("zoom_fraction", -0.1),
+        ("shear_fraction", 1.0),
+        ("stretch_fraction", -0.1),
+    ],
 )
 def test_augmentation_outside_its_range_is_refused(key: str, value: float) -> None:
     with pytest.raises(ValidationError):
-        Augmentation(**{"rotation_degrees": 0.0, "shift_fraction": 0.0, "zoom_fraction": 0.0, key: value})
+        Augmentation(**NO_AUGMENTATION | {key: value})
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,16 +12,22 @@ from experiments.ingredients.option import CountOrZero, FractionBelowOne, NonNeg
 
 
 class Augmentation(Option):
-    """Random rotation, shift and zoom of every training image, uniform in ± each value; black comes in at the edges."""
+    """Random changes of every training image, uniform in ± each value; black comes in at the edges.
+
+    Rotation, shift (of the image's side) and zoom; `shear_fraction` slants: each row moves sideways by that share of
+    its distance from the centre; `stretch_fraction` makes wider by as much as it makes lower, or the reverse.
+    """
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
     shift_fraction: FractionBelowOne
     zoom_fraction: FractionBelowOne
+    shear_fraction: FractionBelowOne
+    stretch_fraction: FractionBelowOne
 
     @property
     def active(self) -> bool:
         """Whether any image would be changed."""
-        return bool(self.rotation_degrees or self.shift_fraction or self.zoom_fraction)
+        return any(self.model_dump().values())
 
 
 class EarlyStopping(Option):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from experiments.ingredients.datasets import Split
 from experiments.ingredients.regularization import Augmentation
 
-ORDER, AUGMENTATION, DROPOUT = 0, 1, 2  # streams of randomness that must not be alike
+ORDER, AUGMENTATION, DROPOUT, DEFORMATION = range(4)  # streams of randomness that must not be alike
 PREFETCHED_BATCHES = 4
 
 
@@ -30,20 +30,26 @@ def transforms(
 ) -> NDArray[np.float32]:
     """The projective transform of every image, shape (images, 8) float32, as `ImageProjectiveTransformV3` reads it.
 
-    Row i belongs to image i, wherever it stands in the order. A row maps output pixels to input pixels: rotation and
-    zoom about the centre, then the shift.
+    Row i belongs to image i, wherever it stands in the order. A row maps output pixels to input pixels: stretch, shear,
+    rotation and zoom about the centre, then the shift.
     """
     height, width = size
-    draws = generator(seed, epoch, AUGMENTATION).uniform(-1, 1, (images, 4))
-    angle = np.deg2rad(augmentation.rotation_degrees) * draws[:, 0]
-    zoom = 1 + augmentation.zoom_fraction * draws[:, 1]
-    shift_x = augmentation.shift_fraction * width * draws[:, 2]
-    shift_y = augmentation.shift_fraction * height * draws[:, 3]
-    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    rotation, zoom, shift_x, shift_y = generator(seed, epoch, AUGMENTATION).uniform(-1, 1, (images, 4)).T
+    shear, stretch = generator(seed, epoch, DEFORMATION).uniform(-1, 1, (images, 2)).T
+    angle = np.deg2rad(augmentation.rotation_degrees) * rotation
+    scale = 1 + augmentation.zoom_fraction * zoom
+    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
+    slant = augmentation.shear_fraction * shear
+    wider = 1 + augmentation.stretch_fraction * np.abs(stretch)
+    wider = np.where(stretch < 0, 1 / wider, wider)
+    # [[cos, -sin], [sin, cos]] · [[1, slant], [0, 1]] · [[1 / wider, 0], [0, wider]]
+    a, b = cos / wider, (cos * slant - sin) * wider
+    c, d = sin / wider, (sin * slant + cos) * wider
     x, y = (width - 1) / 2, (height - 1) / 2
+    to_x = x - a * x - b * y - augmentation.shift_fraction * width * shift_x
+    to_y = y - c * x - d * y - augmentation.shift_fraction * height * shift_y
     zeros = np.zeros(images)
-    columns = [cos, -sin, x - cos * x + sin * y - shift_x, sin, cos, y - sin * x - cos * y - shift_y, zeros, zeros]
-    return np.stack(columns, axis=1).astype(np.float32)
+    return np.stack([a, b, to_x, c, d, to_y, zeros, zeros], axis=1).astype(np.float32)
 
 
 class Batches:
