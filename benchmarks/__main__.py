@@ -9,9 +9,12 @@ import re
 import sys
 from collections.abc import Callable
 from datetime import date
+from functools import partial
 
 from benchmarks import augmentation, checkpoint, comparison, memory, overhead, resume, sweep, time_to_99
 from benchmarks.measurement import HERE, Row, machine
+from experiments.entrance import exit_with
+from experiments.errors import InputError
 from experiments.ingredients.datasets import Mnist
 
 CLAIMS: dict[str, Callable[[], list[Row]]] = {
@@ -23,10 +26,14 @@ HEADER = "| what | ours | theirs | ratio | goal | n | measured |\n|---|---|---|-
 TABLE = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=<!-- end of benchmarks -->)", re.DOTALL)
 
 
-def main(names: list[str]) -> None:
-    unknown = sorted(set(names) - set(CLAIMS))
-    if unknown:
-        sys.exit(f"{', '.join(unknown)}: no such benchmark; valid: {', '.join(CLAIMS)}")
+def main(names: list[str]) -> int:
+    """Measures the named claims, or all, and writes; returns the exit code.
+
+    Raises:
+        InputError: there is no such benchmark, or no MNIST.
+    """
+    if unknown := sorted(set(names) - set(CLAIMS)):
+        raise InputError(f"{', '.join(unknown)}: no such benchmark; valid: {', '.join(CLAIMS)}")
     Mnist(name="mnist", path=None, validation_fraction=0.1, train_limit=None).load()  # says what is missing, at once
     rows = earlier_rows()
     for name in names or CLAIMS:
@@ -35,6 +42,7 @@ def main(names: list[str]) -> None:
             rows[row.claim] = f"{row} {date.today():%Y-%m-%d} |"
             print(f"  {row}", flush=True)
         write("\n".join([HEADER, *rows.values()]) + "\n")
+    return 0
 
 
 def earlier_rows() -> dict[str, str]:
@@ -56,4 +64,4 @@ def write(table: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    exit_with(partial(main, sys.argv[1:]))

@@ -125,15 +125,13 @@ def metrics(run: Run, doubtful: Doubtful) -> dict[str, float]:
 
 
 def mean_squares(y: np.ndarray) -> tuple[float, float, float]:
-    """Of seeds, of images and of the rest, of the two-way layout y (seeds, images)."""
+    """Of seeds, of images and of the rest, of the two-way layout y (seeds, images); a tie of seeds counts as rest."""
     seeds, images = y.shape
     rows, columns = y.mean(axis=1, keepdims=True), y.mean(axis=0, keepdims=True)
-    rest = y - rows - columns + y.mean()
-    return (
-        images * np.square(rows - y.mean()).sum() / (seeds - 1),
-        seeds * np.square(columns - y.mean()).sum() / (images - 1),
-        np.square(rest).sum() / ((seeds - 1) * (images - 1)),
-    )
+    rest = np.square(y - rows - columns + y.mean()).sum() / ((seeds - 1) * (images - 1))
+    of_seeds = images * np.square(rows - y.mean()).sum() / (seeds - 1)
+    of_images = seeds * np.square(columns - y.mean()).sum() / (images - 1)
+    return (of_seeds if np.ptp(rows) > 1e-12 else rest), of_images, rest
 
 
 def parts(y: np.ndarray) -> tuple[float, float]:

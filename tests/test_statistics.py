@@ -153,6 +153,16 @@ def test_mean_estimate_splits_the_variance_like_the_mean_squares_by_hand():
     assert estimate.test_variance == pytest.approx((mean_square_image - mean_square_rest) / 12)
 
 
+def test_seeds_that_tie_by_chance_are_not_certain():
+    """Both have two of eight wrong, but not the same two."""
+    right = np.ones((2, 8))
+    right[[0, 0, 1, 1], [0, 1, 1, 2]] = 0
+    estimate = mean_estimate(right)
+    # Deviations from both means: row 0 has -1/2 on image 0 and +1/2 on image 2, row 1 the reverse.
+    assert estimate.seed_variance == pytest.approx(4 * (1 / 2) ** 2 / 7 / 16)
+    assert estimate.interval.high - estimate.value > 0.7  # 12.7 standard errors: two seeds say little
+
+
 def test_mean_estimate_test_variance_does_not_shrink_with_seeds():
     generator = np.random.default_rng(6)
     image = generator.normal(size=2_000)

@@ -9,10 +9,11 @@ cross-entropy. All seeds are scored on the same n images, so with seeds and imag
 
 and σ²_image / n does not shrink with more seeds. The mean squares of the two-way layout estimate the parts:
 E[MS_seed] = n·σ²_seed + σ²_rest, E[MS_image] = S·σ²_image + σ²_rest, E[MS_rest] = σ²_rest. A difference of
-two configurations over matched seeds is the same with y = y_a − y_b. The critical value is the mean of
-Student's quantiles for the two parts (S − 1 and n − 1 degrees of freedom), weighted by their variances: 95 %
-intervals then cover in 94-98 % of trials from two seeds on, whatever the parts are, where Satterthwaite's degrees
-of freedom cover in as few as 87 %.
+two configurations over matched seeds is the same with y = y_a − y_b. Seeds whose means are exactly equal, as
+those of a few may be on a small test set, have MS_seed = 0; MS_rest, the least that it can be expected to be, then
+stands for it. The critical value is the mean of Student's quantiles for the two parts (S − 1 and n − 1 degrees of
+freedom), weighted by their variances: 95 % intervals then cover in 94-98 % of trials from two seeds on, whatever
+the parts are, where Satterthwaite's degrees of freedom cover in as few as 87 %.
 Source: S. Searle, G. Casella, C. McCulloch, Variance Components, 1992, ch. 4; W. Cochran, Approximate
 Significance Levels of the Behrens-Fisher Test, 1964.
 """
@@ -150,7 +151,8 @@ def _layout(values: Values) -> _Layout:
     rest = max(0.0, total - by_seed * (seeds - 1) - by_image * (images - 1))
     rest /= (seeds - 1) * (images - 1)  # MS_rest / (S·n)
     of_images = Source(max(0.0, by_image - rest), images - 1)
-    return _Layout(mean, image_means, seeds, Source(by_seed, seeds - 1), of_images, rest)
+    of_seeds = Source(by_seed or rest, seeds - 1)
+    return _Layout(mean, image_means, seeds, of_seeds, of_images, rest)
 
 
 def _seed_sources(a: _Layout, b: _Layout) -> list[Source]:
