@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from benchmarks.measurement import HERE, Row, compare, run
+from benchmarks.measurement import HERE, Row, compare, on, run
 from experiments.config import available_cores
 
 ROUNDS, LIMIT = 4, 1.15
@@ -16,13 +15,9 @@ VARIANTS = ("plain", "", "augmented", "regularization=augmentation,regularizatio
 
 def measure() -> list[Row]:
     """Epochs of one process, alternated: with all cores, and with one thread that has one core for everything."""
-    cores = os.sched_getaffinity(0)
     everywhere = _epochs(available_cores())
-    try:
-        os.sched_setaffinity(0, {min(cores)})
+    with on(1):
         alone = _epochs(1)
-    finally:
-        os.sched_setaffinity(0, cores)
     return [
         compare(f"an epoch with augmentation ÷ without, {where}", seconds["augmented"], seconds["plain"], LIMIT)
         for where, seconds in ((f"{available_cores()} threads", everywhere), ("one thread on one core", alone))
