@@ -22,7 +22,7 @@ CLAIMS: dict[str, Callable[[], list[Row]]] = {
     for module in (overhead, sweep, two_cores, time_to_99, checkpoint, augmentation, memory, resume, comparison)
 }
 RESULTS, README = HERE / "results.md", HERE.parent / "README.md"
-HEADER = "| what | ours | theirs | ratio | goal | n | measured |\n|---|---|---|---|---|---|---|"
+HEADER = "| what | ours | theirs | ratio | goal | n | measured | NAME |\n|---|---|---|---|---|---|---|---|"
 TABLE = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=<!-- end of benchmarks -->)", re.DOTALL)
 
 
@@ -39,7 +39,7 @@ def main(names: list[str]) -> int:
     for name in names or CLAIMS:
         print(f"{name}:", flush=True)
         for row in CLAIMS[name]():
-            rows[row.claim] = f"{row} {date.today():%Y-%m-%d} |"
+            rows[row.claim] = f"{row} {date.today():%Y-%m-%d} | {name} |"
             print(f"  {row}", flush=True)
         write("\n".join([HEADER, *rows.values()]) + "\n")
     return 0

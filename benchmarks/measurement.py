@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from experiments.config import available_cores
+from experiments.ingredients.downloads import locate
 from experiments.results import environment
 
 HERE = Path(__file__).parent
@@ -72,7 +73,12 @@ def timed(command: Command) -> float:
 
 def run(arguments: Sequence[str], home: Path) -> str:
     """What `python ARGUMENTS` prints; it must end well."""
-    environ = os.environ | {"EXPERIMENTS_HOME": str(home), "PYTHONPATH": str(HERE.parent)}
+    data = locate("mnist", None)[0].parent  # also where it is in Keras' cache: the bare scripts read one variable
+    environ = os.environ | {
+        "EXPERIMENTS_HOME": str(home),
+        "EXPERIMENTS_DATA": str(data),
+        "PYTHONPATH": str(HERE.parent),
+    }
     done = subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -312,6 +312,14 @@ def test_needed_seeds_are_more_than_there_are(sweep: Sweep):
         assert need.images is None or need.images > IMAGES
 
 
+def test_one_seed_against_several_needs_what_nobody_can_say(sweep: Sweep):
+    runs = sweep(ACCURACY.__getitem__, range(3), optimizer__name=["rmsprop", "adam"])
+    (duel,) = compare([run for run in runs if run.seed == 0 or run.varied["optimizer.name"] == "adam"]).duels
+    assert {len(side.records) for side in (duel.a, duel.b)} == {1, 3}
+    assert duel.accuracy.seed_variance is not None
+    assert needed(duel) is None
+
+
 # --- options
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -36,3 +38,14 @@ def test_command_ends_with_its_exit_code_and_a_plain_message(home: Path, body: s
         [sys.executable, "-m", "command"], cwd=home, env=environment(home), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr, done.stdout) == (*COMMANDS[body], "")
+
+
+def test_end_at_once_leaves_the_terminal_with_its_cursor() -> None:
+    ours, theirs = pty.openpty()
+    code = "from experiments.training.interruption import exit_now; exit_now()"
+    ended = subprocess.run([sys.executable, "-c", code], stdout=theirs, check=False)
+    shown = os.read(ours, 100)
+    os.close(theirs)
+    os.close(ours)
+    assert (ended.returncode, shown) == (130, b"\x1b[?25h")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).stdout == b""

@@ -308,6 +308,19 @@ def test_newest_sweep_is_the_one_that_began_last(several: Path) -> None:
     assert [record.sweep for record in records.newest_sweep(several)] == ["a"]
 
 
+def test_newest_sweep_may_consist_of_older_runs(several: Path) -> None:
+    """It links to them; and another sweep's runs may be written again, when they are mirrored later."""
+    newer = several / "multirun" / "newer"
+    newer.mkdir()
+    (newer / "0").symlink_to("../rates/3")
+    for name, at in (("rates", 1e9), ("newer", 2e9)):
+        path = several / "multirun" / name / "sweep.json"
+        path.touch()
+        os.utime(path, (at, at))
+    records.load(several / "multirun" / "rates" / "0").write(mlflow=MLflowState(synced=True))
+    assert [record.job for record in records.newest_sweep(several)] == [3]
+
+
 def test_no_sweep_at_all_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no sweep; `python -m experiments\.run -m"):
         records.newest_sweep(tmp_path)

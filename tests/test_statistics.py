@@ -163,6 +163,17 @@ def test_seeds_that_tie_by_chance_are_not_certain():
     assert estimate.interval.high - estimate.value > 0.7  # 12.7 standard errors: two seeds say little
 
 
+@pytest.mark.parametrize("seeds", range(2, 9))
+@pytest.mark.parametrize("wrong", [1, 7, 8, 9, 10])
+def test_any_number_of_seeds_may_tie(seeds, wrong):
+    """Each has as many of 180 images wrong, none the same; some of these means have a variance of 1e-34 in floats."""
+    right = np.ones((seeds, 180))
+    for seed in range(seeds):
+        right[seed, seed * wrong : (seed + 1) * wrong] = 0
+    interval = accuracy_interval(right)
+    assert interval.high - interval.low > 2 * 1.9 * np.sqrt(wrong / 180 * (1 - wrong / 180) / 180 / seeds)
+
+
 def test_mean_estimate_test_variance_does_not_shrink_with_seeds():
     generator = np.random.default_rng(6)
     image = generator.normal(size=2_000)

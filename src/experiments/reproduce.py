@@ -69,16 +69,20 @@ def reproduce(arguments: argparse.Namespace) -> int:
             return 1
         stopped_here = arguments.stop_at_difference and reproduction.differs(run, again)
         if again.state in ENDED_EARLY and not stopped_here:
-            say(f"no verdict: {again.state} after epoch {again.epochs_run}; {_what_next(again)}", again.directory)
+            say(
+                f"no verdict: {again.state} after epoch {again.epochs_run}; {_what_next(again, arguments.tolerance)}",
+                again.directory,
+            )
             return ENDED_EARLY[again.state]
         verdict = reproduction.conclude(run, again, home, tolerance=arguments.tolerance)
     say(*tell(verdict), again.directory)
     return verdict.exit_code
 
 
-def _what_next(again: Record) -> str:
+def _what_next(again: Record, tolerance: float | None) -> str:
     if again.state == "interrupted":
-        return f"python -m experiments.run resume={again.name} goes on and gives it"
+        without = "" if tolerance is None else ", without the tolerance"
+        return f"python -m experiments.run resume={again.name} goes on and gives it{without}"
     return f"see {again.directory / 'run.log'}"
 
 

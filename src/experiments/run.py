@@ -38,10 +38,11 @@ def _resume(names: list[str]) -> int:
         raise InputError(f"{names[0]}: is a sweep; the command that started it does what is missing")
     if found[0].state == "finished":
         raise InputError(f"{names[0]}: has finished already, in {found[0].directory}")
+    from experiments.reproduction import REPEATABLE
     from experiments.runner import run_experiment
 
     record = run_experiment(load_config(found[0].directory / records.CONFIG), found[0].directory)
-    return _conclude(record) if record.reproduces and record.state == "finished" else _tell(record)
+    return _conclude(record) if record.reproduces and record.state in REPEATABLE else _tell(record)
 
 
 def _conclude(record: Record) -> int:

@@ -145,13 +145,15 @@ class Needed:
 
 
 def needed(duel: Duel) -> Needed | None:
-    """Test images, or seeds on these images, that would tell the two apart; None if they are not paired."""
+    """Test images, or seeds on these images, that would tell the two apart; None where that cannot be known."""
     if duel.a.scores is None or duel.only_a is None or duel.only_b is None:
         return None
     images, difference = duel.a.scores.right.shape[1], duel.accuracy
     if difference.seed_variance is None:
         return Needed(images_needed(duel.only_a / images, duel.only_b / images, level=duel.level), None)
     value, of_seeds, of_images = difference.value, difference.seed_variance, difference.test_variance
+    if difference.seeds < 2:  # one side has a single seed: the other's tell too little of what more would bring
+        return None
     return Needed(
         images_needed_over_seeds(value, of_images * images, of_seeds, difference.seeds, level=duel.level),
         seeds_needed(value, of_seeds * difference.seeds, of_images, level=duel.level),

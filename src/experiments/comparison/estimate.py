@@ -146,12 +146,13 @@ def _layout(values: Values) -> _Layout:
     by_image = float(image_means.var(ddof=1)) / images  # MS_image / (S·n)
     if seeds == 1:
         return _Layout(mean, image_means, 1, None, Source(by_image, images - 1), 0.0)
-    by_seed = float(seed_means.var(ddof=1)) / seeds  # MS_seed / (S·n)
+    tied = np.ptp(seed_means) == 0  # the variance of equal numbers need not be exactly 0
+    by_seed = 0.0 if tied else float(seed_means.var(ddof=1)) / seeds  # MS_seed / (S·n)
     total = float(np.square(y - mean).sum()) / (seeds * images)
     rest = max(0.0, total - by_seed * (seeds - 1) - by_image * (images - 1))
     rest /= (seeds - 1) * (images - 1)  # MS_rest / (S·n)
     of_images = Source(max(0.0, by_image - rest), images - 1)
-    of_seeds = Source(by_seed or rest, seeds - 1)
+    of_seeds = Source(rest if tied else by_seed, seeds - 1)
     return _Layout(mean, image_means, seeds, of_seeds, of_images, rest)
 
 

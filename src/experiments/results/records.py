@@ -32,6 +32,7 @@ State = Literal["running", "finished", "failed", "diverged", "interrupted"]
 RECORD, HISTORY, CONFIG, LOG = "record.json", "history.csv", "config.yaml", "run.log"
 ENVIRONMENT, CODE_DIFF, PREDICTIONS, MODEL = "environment.json", "code.diff", "predictions.npz", "model.keras"
 FIGURES, CHECKPOINT, HYDRA, VERDICT = "figures", "checkpoint", ".hydra", "verdict.json"
+SWEEP_NOTE = "sweep.json"  # of a sweep's own directory, written when it begins, goes on and ends
 # What of a record becomes a part of a path, a command or a query. A record may come from somebody else.
 Word = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
 RunName = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*(/[0-9]+)?$", max_length=200)]
@@ -350,12 +351,15 @@ def newest_sweep(home: Path) -> list[Record]:
     Raises:
         InputError: there is no sweep.
     """
-    last_written = {path.parent.parent: path.stat().st_mtime for path in _by_time(home.glob(f"multirun/*/*/{RECORD}"))}
-    if not last_written:
+    written = {path.parent.parent: path.stat().st_mtime for path in _by_time(home.glob(f"multirun/*/*/{RECORD}"))}
+    if not written:
         raise InputError(
             f"{home / 'multirun'}: holds no sweep; `python -m experiments.run -m optimizer=sgd,rmsprop,adam` makes one"
         )
-    return _members(max(last_written, key=lambda sweep: last_written[sweep]))
+    for sweep in written:  # its runs may be links to older ones, or written again when they are mirrored later
+        with suppress(OSError):
+            written[sweep] = (sweep / SWEEP_NOTE).stat().st_mtime
+    return _members(max(written, key=lambda sweep: written[sweep]))
 
 
 def _by_time(paths: Iterable[Path]) -> list[Path]:

@@ -334,8 +334,8 @@ def close_sweep(
     *,
     status: str,
     reused: Sequence[tuple[Record, Mapping[str, Any]]] = (),
-) -> None:
-    """Mirrors a sweep's own files and ends its parent run.
+) -> bool:
+    """Mirrors a sweep's own files and ends its parent run; returns whether all of it arrived.
 
     Args:
         run_id: of the parent run.
@@ -361,6 +361,8 @@ def close_sweep(
         log.warning(
             "the sweep's own MLflow run is incomplete (%s); its runs are not touched by that", first_line(error)
         )
+        return False
+    return True
 
 
 def _adopt(client: Any, record: Record, sweep: str, varied: Mapping[str, Any]) -> None:

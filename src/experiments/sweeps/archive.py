@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +28,8 @@ class Archive:
     def __init__(self, home: Path, *, any_code: bool = False) -> None:
         self._home, self._any_code = home, any_code
         self._identity = (environment.code_digest(), environment.versions())
-        self._finished = {record.run_key: record for record in self._read()}
+        self._read_at = -math.inf
+        self.reread(after_seconds=0)
 
     def _read(self) -> Iterator[Record]:
         for directory in records.run_directories(self._home):
@@ -47,9 +50,12 @@ class Archive:
         """A finished run of the same key, code and versions."""
         return self._finished.get(job.run_key)
 
-    def reread(self) -> None:
-        """Looks again: another sweep has finished a job meanwhile."""
+    def reread(self, *, after_seconds: float) -> None:
+        """Looks again, if it has not for so long: another sweep may have finished a job meanwhile."""
+        if time.monotonic() < self._read_at + after_seconds:
+            return
         self._finished = {record.run_key: record for record in self._read()}
+        self._read_at = time.monotonic()
 
 
 def look_at(plan: Plan, place: Place, archive: Archive | None) -> list[Status]:

@@ -7,11 +7,8 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from experiments.errors import InputError
 from experiments.recording import Origin
@@ -20,10 +17,9 @@ from experiments.runner import check_room
 from experiments.sweeps import failures, locks, tasks, workers
 from experiments.sweeps.archive import link
 from experiments.sweeps.directory import LOCKS
-from experiments.sweeps.plan import Job
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.status import Status
-from experiments.sweeps.sweep import Sweep
+from experiments.sweeps.sweep import Sweep, hydra_files
 from experiments.sweeps.tasks import Ended, EpochDone, Run
 from experiments.sweeps.workers import Worker
 from experiments.training.checkpoint import Checkpoints
@@ -31,6 +27,7 @@ from experiments.training.checkpoint import Checkpoints
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
 BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
+REREAD_SECONDS = 10.0  # before a job is started without looking whether another sweep has done it meanwhile
 GRACE_SECONDS = 10.0  # for workers that were told to stop now
 REPORT_SECONDS = 30.0  # between the reports of a running sweep: each costs a core a second or more
 MIRROR_SECONDS = 30.0  # for MLflow to learn of the runs that were killed
@@ -111,9 +108,9 @@ class Crew:
         self._waiting.append(status)
 
     def _is_done_elsewhere(self, status: Status) -> bool:
-        if status.job.number not in self._not_before or self.archive is None:
+        if self.archive is None:
             return False
-        self.archive.reread()
+        self.archive.reread(after_seconds=0 if status.job.number in self._not_before else REREAD_SECONDS)
         status.record = self.archive.find(status.job)
         if status.record:
             self._end(status, Ended("finished"))
@@ -123,7 +120,7 @@ class Crew:
         job, directory = status.job, self.place.directory_of(status.job)
         rows = Checkpoints(directory / records.CHECKPOINT).rows() if directory.exists() else []
         status.row = rows[-1] if rows else None
-        origin = Origin(self.place.name, job.number, job.varied, None, self.parent, _hydra_files(job, self.hydra))
+        origin = Origin(self.place.name, job.number, job.varied, None, self.parent, hydra_files(job, self.hydra))
         run = Run(job.config, directory, origin, self._lock_of(status), environment.code_digest())
         worker = Worker(tasks.carry_out, run, output=self.place.output_of(job))
         self._running[worker] = status
@@ -148,7 +145,9 @@ class Crew:
             hint = " (out of memory?)" if ending == "SIGKILL" else ""
             message = f"Killed: the process ended with {ending}{hint}"
             ended = Ended("interrupted") if self._told > 1 else Ended("killed", message)
-        if ended.state == "killed" and failures.has_finished(status, self.place):  # its end was not needed any more
+        if ended.state in ("killed", "interrupted") and failures.has_finished(
+            status, self.place
+        ):  # its end was not needed any more
             ended = Ended("finished")
         del self._running[worker]
         failures.gather_output(status.job, self.place)
@@ -221,15 +220,3 @@ class Crew:
         for worker in list(self._running):
             worker.leave(0)
             self._look_at(worker)
-
-
-def _hydra_files(job: Job, hydra: Mapping[str, Any]) -> dict[str, str]:
-    """Hydra's own three files, as it would write them for this job alone."""
-    overrides = list(job.overrides)
-    given = {**hydra, "overrides": {**hydra["overrides"], "task": overrides}}
-    dump = partial(yaml.dump, Dumper=yaml.CSafeDumper, sort_keys=False)
-    return {
-        "config.yaml": job.composed.to_yaml(),
-        "hydra.yaml": dump({"hydra": given}),
-        "overrides.yaml": dump(overrides),
-    }

@@ -14,9 +14,10 @@ from experiments.sweeps import tables, tasks, workers
 from experiments.sweeps.plan import count
 from experiments.sweeps.status import count_states
 from experiments.sweeps.sweep import Sweep
+from experiments.sweeps.tasks import Ended
 
 log = logging.getLogger(__name__)
-SUMMARY, NOTE = "summary.csv", "sweep.json"
+SUMMARY = "summary.csv"
 MOST_SENTENCES = 2  # of the comparison's answer; the report has all
 
 
@@ -24,23 +25,25 @@ def open_parent(sweep: Sweep) -> str | None:
     """The sweep's own MLflow run, the one that it had before if that is still there; None where there is none."""
     earlier = None
     with suppress(OSError, ValueError, TypeError, KeyError):
-        earlier = json.loads((sweep.place.path / NOTE).read_bytes())["mlflow_run_id"]
+        earlier = json.loads((sweep.place.path / records.SWEEP_NOTE).read_bytes())["mlflow_run_id"]
     plan = sweep.plan
     parent = tracking.open_sweep(sweep.place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied)
-    _note(sweep, parent, closed=False)
+    _note(sweep, parent or earlier, closed=False)
     return parent
 
 
 def is_closed(sweep: Sweep) -> bool:
-    """Whether the end of this sweep was told already, here and in MLflow."""
+    """Whether nothing is left to do and to tell of this sweep, here and in MLflow."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return not sweep.place.damage and bool(json.loads((sweep.place.path / NOTE).read_bytes())["closed"])
+        return not sweep.place.damage and bool(
+            json.loads((sweep.place.path / records.SWEEP_NOTE).read_bytes())["closed"]
+        )
     return False
 
 
 def _note(sweep: Sweep, parent: str | None, *, closed: bool) -> None:
     with suppress(OSError):
-        records.write_json(sweep.place.path / NOTE, {"mlflow_run_id": parent, "closed": closed})
+        records.write_json(sweep.place.path / records.SWEEP_NOTE, {"mlflow_run_id": parent, "closed": closed})
 
 
 def finish(sweep: Sweep, parent: str | None, *, asked: int) -> int:
@@ -58,14 +61,17 @@ def finish(sweep: Sweep, parent: str | None, *, asked: int) -> int:
         log.warning("%s: cannot be written (%s)", place.path / SUMMARY, error.strerror)
     answer = _compare(sweep) if asked <= 1 else []
     counts = Counter(status.state for status in statuses)
+    missing = counts["interrupted"] + counts["waiting"]
+    is_mirrored = not sweep.tracking
     if parent:
         if asked <= 1:
             _catch_up(sweep, parent)
-        ending = "FAILED" if counts["failed"] or counts["diverged"] else "KILLED" if counts["waiting"] else "FINISHED"
+        ending = "FAILED" if counts["failed"] or counts["diverged"] else "KILLED" if missing else "FINISHED"
         jobs = {state: counts[state] for state in ("done", "failed", "diverged", "interrupted")}
         reused = [(s.record, s.job.varied) for s in statuses if s.record and s.record.sweep != place.name]
-        tracking.close_sweep(parent, place.path, sweep.home, jobs, status=ending, reused=reused)
-    _note(sweep, parent, closed=parent is not None or not sweep.tracking)
+        is_mirrored = tracking.close_sweep(parent, place.path, sweep.home, jobs, status=ending, reused=reused)
+    if is_mirrored and not (counts["failed"] or missing or asked > 1):
+        _note(sweep, parent, closed=True)
     return tell(sweep, answer, asked=asked)
 
 
@@ -89,6 +95,8 @@ def _compare(sweep: Sweep) -> Sequence[str]:
     apart = [record.directory for record in sweep.records() if record.state != "finished"]
     try:
         compared = workers.ask(tasks.compare, [*done, *apart], sweep.place.path)
+        if isinstance(compared, Ended):
+            raise InputError(compared.message)
     except InputError as error:
         log.warning("the report cannot be written: %s", error)
         return []
@@ -108,7 +116,8 @@ def tell(sweep: Sweep, answer: Sequence[str], *, asked: int) -> int:
         log.warning("%s not in MLflow yet: python -m experiments.sync %s", count(unmirrored, "run"), place.name)
     if failed or missing:
         states = count_states(status.state for status in statuses if status.state != "done")
-        log.warning("%s; the same command again does what is missing", states)
+        again = "; the same command again does what is missing" * bool(counts["failed"] or missing)
+        log.warning("%s%s", states, again)
     if counts["done"]:
         log.info("next: python -m experiments.compare %s", place.name)
     print(place.path)  # noqa: T201 - scripts read the last line

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import yaml
 from rich.console import Console
 
 from experiments.errors import InputError
@@ -15,7 +18,7 @@ from experiments.results import records
 from experiments.results.records import Record
 from experiments.sweeps.archive import Archive
 from experiments.sweeps.directory import Place
-from experiments.sweeps.plan import Plan
+from experiments.sweeps.plan import Job, Plan
 from experiments.sweeps.status import Status
 
 
@@ -50,3 +53,15 @@ class Sweep:
             elif not status.record and not directory.is_symlink():
                 with suppress(InputError):
                     yield records.load(directory)
+
+
+def hydra_files(job: Job, hydra: Mapping[str, Any]) -> dict[str, str]:
+    """Hydra's own three files, as it would write them for this job alone."""
+    overrides = list(job.overrides)
+    given = {**hydra, "overrides": {**hydra["overrides"], "task": overrides}}
+    dump = partial(yaml.dump, Dumper=yaml.CSafeDumper, sort_keys=False)
+    return {
+        "config.yaml": job.composed.to_yaml(),
+        "hydra.yaml": dump({"hydra": given}),
+        "overrides.yaml": dump(overrides),
+    }

@@ -184,11 +184,15 @@ def mirror(planner: Planner, directory: Path, home: Path, parent: str) -> None:
 
 
 def compare(planner: Planner, runs: Sequence[Path], directory: Path) -> None:
-    """Compares finished runs, writes the report into `directory`, and tells the planner the answer."""
+    """Compares finished runs, writes the report into `directory`, and tells the planner the answer or what is wrong."""
     from experiments.comparison.answer import sentences
     from experiments.comparison.comparison import compare as compare_runs
     from experiments.comparison.report import write
 
-    comparison = compare_runs([records.load(run) for run in runs])
-    files = write(comparison, directory)
+    try:
+        comparison = compare_runs([records.load(run) for run in runs])
+        files = write(comparison, directory)
+    except (ExperimentsError, OSError) as error:
+        planner.tell(Ended("failed", str(error)))
+        return
     planner.tell(Compared(tuple(f"{s.topic}: {s.text}" for s in sentences(comparison)), tuple(files)))

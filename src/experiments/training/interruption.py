@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SHOW_CURSOR = b"\x1b[?25h"
 
 
 class StopRequest:
@@ -63,5 +64,7 @@ def _read(reader: socket.socket, request: StopRequest, signals: Collection[int])
 
 
 def exit_now() -> None:
-    """Ends the process without waiting for TensorFlow."""
+    """Ends the process without waiting for TensorFlow, and shows the cursor again, which a progress bar has hidden."""
+    if os.isatty(1):
+        os.write(1, SHOW_CURSOR)
     os._exit(130)
