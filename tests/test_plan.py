@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -14,13 +15,14 @@ from typing import Any
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from rich.console import Console
 
 from conftest import SMALL, write_record
 from experiments.config import CONF, config_key, run_key
 from experiments.errors import InputError
 from experiments.results import environment, records
 from experiments.results.records import Process, Record
-from experiments.sweeps import directory, plan
+from experiments.sweeps import directory, outcome, plan
 from experiments.sweeps.archive import Archive, look_at, tidy
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import PLAN, Place, find_place, freeze, locked
@@ -28,6 +30,7 @@ from experiments.sweeps.estimate import estimate_seconds
 from experiments.sweeps.locks import held, holder
 from experiments.sweeps.plan import Plan, make_plan, with_threads
 from experiments.sweeps.status import Status
+from experiments.sweeps.sweep import Sweep
 
 Planned = Callable[..., Plan]
 
@@ -510,6 +513,61 @@ def test_lock_of_a_process_that_was_killed_is_free(home: Path) -> None:
         process.wait()
         with held(path) as mine:
             assert mine
+
+
+def test_archive_reads_again_when_it_is_old_enough(planned: Planned, home: Path) -> None:
+    made = planned("seed=0,1")
+    place, archive = begin(made, home), Archive(home)
+    finished(made, place, 0)
+    archive.reread(after_seconds=60)
+    assert archive.find(made.jobs[0]) is None
+    archive.reread(after_seconds=0)
+    assert archive.find(made.jobs[0]) is not None
+
+
+@pytest.mark.parametrize(
+    ("second", "asked", "mirrored", "code", "parent_is", "closed"),
+    [
+        ("done", 0, True, 0, "FINISHED", True),
+        ("done", 1, True, 0, "FINISHED", True),
+        ("done", 2, True, 0, "FINISHED", False),  # the user did not wait for the report
+        ("done", 0, False, 0, "FINISHED", False),  # the store was away: the next command tells it
+        ("diverged", 0, True, 1, "FAILED", True),
+        ("failed", 0, True, 1, "FAILED", False),
+        ("interrupted", 1, True, 130, "KILLED", False),
+        ("waiting", 1, True, 130, "KILLED", False),
+    ],
+)
+def test_sweep_is_closed_when_nothing_is_left_to_do(
+    planned: Planned, home: Path, monkeypatch: pytest.MonkeyPatch,
+    second: Any, asked: int, mirrored: bool, code: int, parent_is: str, closed: bool,
+) -> None:  # fmt: skip
+    made = planned("seed=0,1", small=(*SMALL, "tracking=mlflow"))
+    begin(made, home)
+    place = find_place(made, home)
+    states = ("done", second)
+    statuses = [Status(job, state) for job, state in zip(made.jobs, states, strict=True)]
+    sweep = Sweep(made, place, statuses, None, home, Console(file=io.StringIO()))
+    ends = []
+    monkeypatch.setattr(outcome, "_compare", lambda _: [])
+    monkeypatch.setattr(outcome.tracking, "close_sweep", lambda *_, status, **__: ends.append(status) or mirrored)
+    monkeypatch.setattr(outcome.tables, "ended", lambda *_: [{"job": "0"}])
+    assert outcome.finish(sweep, "p" * 32, asked=asked) == code
+    assert ends == [parent_is]
+    assert outcome.is_closed(sweep) is closed
+
+
+def test_parent_run_is_remembered_while_the_store_is_away(
+    planned: Planned, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = planned("seed=0,1", small=(*SMALL, "tracking=mlflow"))
+    begin(made, home)
+    sweep = Sweep(made, find_place(made, home), [], None, home, Console(file=io.StringIO()))
+    asked_for = []
+    for answer in ("p" * 32, None, "p" * 32):
+        monkeypatch.setattr(outcome.tracking, "open_sweep", lambda *given, a=answer: asked_for.append(given[3]) or a)
+        assert outcome.open_parent(sweep) == answer
+    assert asked_for == [None, "p" * 32, "p" * 32]
 
 
 def test_many_processes_take_a_lock_in_turn(home: Path) -> None:
