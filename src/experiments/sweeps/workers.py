@@ -94,12 +94,15 @@ _alive: set[Worker] = set()
 
 @contextmanager
 def none_left() -> Iterator[None]:
-    """Whatever happens inside: when the block ends, no worker is left."""
+    """Whatever happens inside: when the block ends, no worker is left, and no server, even if it is still importing."""
     try:
         yield
     finally:
         for worker in list(_alive):
             worker.leave(patience_seconds=0)
+        if server := getattr(forkserver, "_forkserver")._forkserver_pid:  # noqa: B009 - there is no public way
+            with suppress(ProcessLookupError):
+                os.kill(server, signal.SIGKILL)
 
 
 def wait(workers: Iterable[Worker], seconds: float) -> None:
