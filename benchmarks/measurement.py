@@ -74,11 +74,8 @@ def timed(command: Command) -> float:
 def run(arguments: Sequence[str], home: Path) -> str:
     """What `python ARGUMENTS` prints; it must end well."""
     data = locate("mnist", None)[0].parent  # also where it is in Keras' cache: the bare scripts read one variable
-    environ = os.environ | {
-        "EXPERIMENTS_HOME": str(home),
-        "EXPERIMENTS_DATA": str(data),
-        "PYTHONPATH": str(HERE.parent),
-    }
+    here = os.pathsep.join([str(HERE.parent / "src"), str(HERE.parent)])
+    environ = os.environ | {"EXPERIMENTS_HOME": str(home), "EXPERIMENTS_DATA": str(data), "PYTHONPATH": here}
     done = subprocess.run([sys.executable, *arguments], env=environ, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
