@@ -271,6 +271,15 @@ def test_question_without_answer_is_an_input_error() -> None:
         workers.ask(crash)
 
 
+def test_comparison_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("{")
+    worker = Worker(tasks.compare, [tmp_path], tmp_path)
+    (ended,) = heard(worker)
+    worker.leave()
+    assert ended.state == "failed"
+    assert str(tmp_path / "record.json") in ended.message
+
+
 def test_run_of_code_that_was_edited_is_refused(tmp_path: Path, small: Callable[..., Any]) -> None:
     run = tasks.Run(small(), tmp_path / "0", tasks.Origin(), tmp_path / "lock", "another digest")
     said = workers.answer(Worker(tasks.carry_out, run))
