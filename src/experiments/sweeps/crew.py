@@ -145,9 +145,8 @@ class Crew:
             hint = " (out of memory?)" if ending == "SIGKILL" else ""
             message = f"Killed: the process ended with {ending}{hint}"
             ended = Ended("interrupted") if self._told > 1 else Ended("killed", message)
-        if ended.state in ("killed", "interrupted") and failures.has_finished(
-            status, self.place
-        ):  # its end was not needed any more
+        cut_short = ended.state in ("killed", "interrupted")
+        if cut_short and failures.has_finished(status, self.place):  # its end was not needed any more
             ended = Ended("finished")
         del self._running[worker]
         failures.gather_output(status.job, self.place)

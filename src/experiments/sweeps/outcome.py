@@ -35,9 +35,8 @@ def open_parent(sweep: Sweep) -> str | None:
 def is_closed(sweep: Sweep) -> bool:
     """Whether nothing is left to do and to tell of this sweep, here and in MLflow."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        return not sweep.place.damage and bool(
-            json.loads((sweep.place.path / records.SWEEP_NOTE).read_bytes())["closed"]
-        )
+        note = json.loads((sweep.place.path / records.SWEEP_NOTE).read_bytes())
+        return not sweep.place.damage and bool(note["closed"])
     return False
 
 
