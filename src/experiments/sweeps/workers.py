@@ -100,9 +100,11 @@ def none_left() -> Iterator[None]:
     finally:
         for worker in list(_alive):
             worker.leave(patience_seconds=0)
-        if server := getattr(forkserver, "_forkserver")._forkserver_pid:  # noqa: B009 - there is no public way
-            with suppress(ProcessLookupError):
-                os.kill(server, signal.SIGKILL)
+        server = getattr(forkserver, "_forkserver")  # noqa: B009 - there is no public way
+        if server._forkserver_pid:
+            with suppress(OSError):
+                os.kill(server._forkserver_pid, signal.SIGKILL)
+            server._stop()  # waits until it is gone: the next worker would be asked of it otherwise
 
 
 def wait(workers: Iterable[Worker], seconds: float) -> None:
