@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -515,14 +516,21 @@ def test_lock_of_a_process_that_was_killed_is_free(home: Path) -> None:
             assert mine
 
 
-def test_archive_reads_again_when_it_is_old_enough(planned: Planned, home: Path) -> None:
-    made = planned("seed=0,1")
-    place, archive = begin(made, home), Archive(home)
+def test_archive_reads_what_was_written_since(planned: Planned, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = planned("seed=0,1,2")
+    place = begin(made, home)
     finished(made, place, 0)
-    archive.reread(after_seconds=60)
-    assert archive.find(made.jobs[0]) is None
-    archive.reread(after_seconds=0)
-    assert archive.find(made.jobs[0]) is not None
+    running = record_of(made, place, 1)
+    archive, load, read = Archive(home), records.load, []
+    monkeypatch.setattr(records, "load", lambda directory: read.append(directory.name) or load(directory))
+    finished(made, place, 2)
+    running.write(state="finished")
+    shutil.rmtree(place.path / "0")
+    archive.reread()
+    assert [archive.find(job) is not None for job in made.jobs] == [False, True, True]
+    assert sorted(read) == ["1", "2"]
+    archive.reread()
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from experiments.errors import InputError
@@ -28,17 +27,18 @@ class Archive:
     def __init__(self, home: Path, *, any_code: bool = False) -> None:
         self._home, self._any_code = home, any_code
         self._identity = (environment.code_digest(), environment.versions())
-        self._read_at = -math.inf
-        self.reread(after_seconds=0)
+        self._seen: dict[Path, tuple[int, Record | None]] = {}
+        self.reread()
 
-    def _read(self) -> Iterator[Record]:
-        for directory in records.run_directories(self._home):
-            try:
-                record = records.load(directory)
-            except InputError:
-                continue  # named when its own sweep looks at it
-            if self.accepts(record):
-                yield record
+    def _read(self, directory: Path) -> tuple[int, Record | None]:
+        """When a record was written, and the record if it is accepted."""
+        written, record = 0, None
+        with suppress(OSError, InputError):  # a damaged one is named when its own sweep looks at it
+            written = (directory / records.RECORD).stat().st_mtime_ns
+            if (known := self._seen.get(directory)) and known[0] == written:
+                return known
+            record = records.load(directory)
+        return written, record if record and self.accepts(record) else None
 
     def accepts(self, record: Record) -> bool:
         """Whether a run has finished, with the code and the versions of today."""
@@ -50,12 +50,10 @@ class Archive:
         """A finished run of the same key, code and versions."""
         return self._finished.get(job.run_key)
 
-    def reread(self, *, after_seconds: float) -> None:
-        """Looks again, if it has not for so long: another sweep may have finished a job meanwhile."""
-        if time.monotonic() < self._read_at + after_seconds:
-            return
-        self._finished = {record.run_key: record for record in self._read()}
-        self._read_at = time.monotonic()
+    def reread(self) -> None:
+        """Looks again, at what was written since: another sweep may have finished a job meanwhile."""
+        self._seen = {directory: self._read(directory) for directory in records.run_directories(self._home)}
+        self._finished = {record.run_key: record for _, record in self._seen.values() if record}
 
 
 def look_at(plan: Plan, place: Place, archive: Archive | None) -> list[Status]:

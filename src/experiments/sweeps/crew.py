@@ -27,7 +27,6 @@ from experiments.training.checkpoint import Checkpoints
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
 BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
-REREAD_SECONDS = 10.0  # before a job is started without looking whether another sweep has done it meanwhile
 GRACE_SECONDS = 10.0  # for workers that were told to stop now
 REPORT_SECONDS = 30.0  # between the reports of a running sweep: each costs a core a second or more
 MIRROR_SECONDS = 30.0  # for MLflow to learn of the runs that were killed
@@ -110,7 +109,7 @@ class Crew:
     def _is_done_elsewhere(self, status: Status) -> bool:
         if self.archive is None:
             return False
-        self.archive.reread(after_seconds=0 if status.job.number in self._not_before else REREAD_SECONDS)
+        self.archive.reread()
         status.record = self.archive.find(status.job)
         if status.record:
             self._end(status, Ended("finished"))

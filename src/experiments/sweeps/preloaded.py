@@ -12,8 +12,6 @@ import pkgutil
 import sys
 from contextlib import suppress
 
-from experiments.training.runtime import without_collection
-
 SERVER = "multiprocessing.forkserver"
 
 
@@ -42,7 +40,9 @@ def import_everything() -> None:
 
 
 if any(SERVER in argument for argument in sys.orig_argv):
-    leave_the_terminal()
+    leave_the_terminal()  # before anything is imported that takes its time
+    from experiments.training.runtime import without_collection
+
     with suppress(Exception), without_collection():  # a worker meets it again, and can tell
         import_everything()
     gc.freeze()  # or every worker's first collection would touch, and so copy, all that it shares with the server
