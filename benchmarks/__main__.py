@@ -11,7 +11,18 @@ from collections.abc import Callable
 from datetime import date
 from functools import partial
 
-from benchmarks import augmentation, checkpoint, comparison, memory, overhead, resume, sweep, time_to_99, two_cores
+from benchmarks import (
+    augmentation,
+    checkpoint,
+    comparison,
+    efficiency,
+    memory,
+    overhead,
+    resume,
+    sweep,
+    time_to_99,
+    two_cores,
+)
 from benchmarks.measurement import HERE, Row, machine
 from experiments.entrance import exit_with
 from experiments.errors import InputError
@@ -19,7 +30,18 @@ from experiments.ingredients.datasets import Mnist
 
 CLAIMS: dict[str, Callable[[], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.measure
-    for module in (overhead, sweep, two_cores, time_to_99, checkpoint, augmentation, memory, resume, comparison)
+    for module in (
+        overhead,
+        sweep,
+        efficiency,
+        two_cores,
+        time_to_99,
+        checkpoint,
+        augmentation,
+        memory,
+        resume,
+        comparison,
+    )
 }
 RESULTS, README = HERE / "results.md", HERE.parent / "README.md"
 HEADER = "| what | ours | theirs | ratio | goal | n | measured | NAME |\n|---|---|---|---|---|---|---|---|"

@@ -25,15 +25,15 @@ def measure() -> list[Row]:
     seconds = sides()
     return [
         *ratios(SWEEP, seconds, LIMITS[4 if available_cores() >= 4 else 2]),
-        efficiency(seconds["ours"], peak_operations()),
+        efficiency(SWEEP, seconds["ours"], JOBS * useful_operations(EPOCHS), peak_operations()),
     ]
 
 
-def efficiency(seconds: Sequence[float], peak: float) -> Row:
+def efficiency(what: str, seconds: Sequence[float], useful: float, peak: float) -> Row:
     """Useful floating-point operations a second of a sweep against the machine's peak."""
-    useful = JOBS * useful_operations() / median(seconds)
-    speeds = (f"{speed / 1e9:.0f} GFLOP/s" for speed in (useful, peak))
-    return Row(f"{SWEEP}: useful work ÷ SGEMM peak", *speeds, f"{useful / peak:.2f}", "≥ 0.7", len(seconds))
+    speed = useful / median(seconds)
+    speeds = (f"{operations / 1e9:.0f} GFLOP/s" for operations in (speed, peak))
+    return Row(f"{what}: useful work ÷ SGEMM peak", *speeds, f"{speed / peak:.2f}", "≥ 0.7", len(seconds))
 
 
 def sides() -> dict[str, list[float]]:
@@ -57,13 +57,13 @@ def ratios(what: str, seconds: dict[str, list[float]], limits: tuple[float, floa
     ]
 
 
-def useful_operations() -> float:
+def useful_operations(epochs: int) -> float:
     """Floating-point operations that one job cannot do without.
 
     A training step goes forward, back to the weights, and back to the inputs but not to pixels; the rest goes forward.
     """
-    trained = EPOCHS * TRAINING * (2 * FIRST + 3 * REST)
-    predicted = (EPOCHS * VALIDATION + VALIDATION + TEST) * (FIRST + REST)
+    trained = epochs * TRAINING * (2 * FIRST + 3 * REST)
+    predicted = (epochs * VALIDATION + VALIDATION + TEST) * (FIRST + REST)
     return 2.0 * (trained + predicted)
 
 

@@ -9,9 +9,14 @@ from numpy.typing import NDArray
 from experiments.ingredients.datasets import Split
 from experiments.ingredients.regularization import Augmentation
 
-OFF = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0))
+OFF = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0) | {"test_views": 1})
 STRONG = Augmentation(
-    rotation_degrees=30.0, shift_fraction=0.2, zoom_fraction=0.3, shear_fraction=0.25, stretch_fraction=0.2
+    rotation_degrees=30.0,
+    shift_fraction=0.2,
+    zoom_fraction=0.3,
+    shear_fraction=0.25,
+    stretch_fraction=0.2,
+    test_views=1,
 )
 
 
@@ -257,6 +262,37 @@ def test_stretch_widens_as_much_as_it_lowers(
     moved = augmented(monkeypatch, image, [0, 0, 0, 0, 0, draw], twice)
     assert moved.max(axis=0).sum() / 255 == pytest.approx(width, abs=1)
     assert moved.max(axis=1).sum() / 255 == pytest.approx(height, abs=1)
+
+
+@pytest.mark.parametrize("views", [1, 2, 16, 101])
+def test_first_view_is_the_image_and_all_stay_within_the_ranges(views: int) -> None:
+    from experiments.training.batches import view_transforms
+
+    rows = view_transforms(STRONG.model_copy(update={"test_views": views}), (28, 28))
+    assert rows.shape == (views, 8)
+    np.testing.assert_array_equal(rows[0], [1, 0, 0, 0, 1, 0, 0, 0])
+    assert len(np.unique(rows, axis=0)) == views
+    scale = 1 / np.sqrt(rows[:, 0] * rows[:, 4] - rows[:, 1] * rows[:, 3])
+    assert np.abs(scale - 1).max() <= 0.3 * 1.0001
+    angle = np.degrees(np.arctan2(rows[:, 3], rows[:, 0]))
+    assert np.abs(angle).max() <= 30 * 1.0001
+    np.testing.assert_array_equal(
+        view_transforms(STRONG.model_copy(update={"test_views": 101}), (28, 28))[:views], rows
+    )
+
+
+def test_views_turn_and_shift_nothing_together() -> None:
+    from experiments.training.batches import view_transforms
+
+    still = STRONG.model_copy(
+        update={"zoom_fraction": 0.0, "shear_fraction": 0.0, "stretch_fraction": 0.0, "test_views": 9}
+    )
+    rows = view_transforms(still, (28, 28)).astype(np.float64)
+    angles = np.arctan2(rows[:, 3], rows[:, 0])
+    np.testing.assert_allclose(angles[1::2], -angles[2::2], atol=1e-6)
+    centre = rows[:, [0, 1, 3, 4]].reshape(-1, 2, 2) @ [13.5, 13.5] + rows[:, [2, 5]] - 13.5
+    np.testing.assert_allclose(centre.sum(axis=0), 0, atol=1e-4)
+    assert np.abs(centre).max() > 1
 
 
 def test_augmented_images_are_bilinear_samples(split: Split) -> None:

@@ -336,7 +336,7 @@ def first_valid(key: str, value: Any, base: RunConfig) -> RunConfig:
 
 @pytest.mark.parametrize("dataset", ["mnist", "files"])
 def test_identity_ignores_what_cannot_change_the_result_and_nothing_else(dataset: str) -> None:
-    base = with_option("dataset", dataset)
+    base = changed("regularization.augmentation.shift_fraction", 0.1, with_option("dataset", dataset))
     leaves = [(key, value) for key, value in every_leaf(base.model_dump()) if not key.endswith(".name")]
     for key, value in [*leaves, ("sweep.name", None)]:
         ignored = any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -111,6 +112,42 @@ def test_training_numbers_are_means_over_all_images(small: Small, small_data: Im
     assert trained.rows[0].train_accuracy == pytest.approx(
         (probabilities.argmax(axis=1) == small_data.train.labels).mean()
     )
+
+
+def test_one_view_is_the_image_as_it_is(regularised: Trained, small_data: ImageData) -> None:
+    one = regularised.trainer.predict_views(small_data.test.images)
+    np.testing.assert_array_equal(one, regularised.trainer.predict(small_data.test.images))
+
+
+def test_predictions_are_means_over_the_views(regularised: Trained, small_data: ImageData) -> None:
+    """The image and two changes of it; its mean is its own, whatever images stand beside it."""
+    import tensorflow as tf
+
+    from experiments.training import batches
+
+    trainer, images = regularised.trainer, small_data.test.images
+    changed = trainer.config.regularization.augmentation.model_copy(update={"test_views": 3})
+    regularization = trainer.config.regularization.model_copy(update={"augmentation": changed})
+    several = dataclasses.replace(trainer, config=trainer.config.model_copy(update={"regularization": regularization}))
+    rows = batches.view_transforms(changed, (28, 28))
+    views = [
+        tf.raw_ops.ImageProjectiveTransformV3(
+            images=images,
+            transforms=np.repeat(row[None], len(images), axis=0),
+            output_shape=(28, 28),
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="CONSTANT",
+        ).numpy()
+        for row in rows
+    ]
+    np.testing.assert_array_equal(views[0], images)
+    assert (views[1] != views[2]).any()
+    expected = np.mean([trainer.predict(view) for view in views], axis=0)
+    received = several.predict_views(images)
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+    np.testing.assert_allclose(received.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(several.predict_views(images[3:5]), received[3:5], atol=1e-6)
 
 
 def test_predictions_do_not_depend_on_the_batch(regularised: Trained, small_data: ImageData) -> None:

@@ -63,13 +63,20 @@ def test_early_stopping_agrees_with_keras(tensorflow: Any) -> None:
                 break
 
 
-NO_AUGMENTATION = dict.fromkeys(Augmentation.model_fields, 0.0)
+CHANGES = [name for name in Augmentation.model_fields if name != "test_views"]
+NO_AUGMENTATION: dict[str, Any] = dict.fromkeys(CHANGES, 0.0) | {"test_views": 1}
 
 
 def test_augmentation_is_active_where_any_value_is() -> None:
     assert not Augmentation(**NO_AUGMENTATION).active
-    for key in NO_AUGMENTATION:
+    for key in CHANGES:
         assert Augmentation(**NO_AUGMENTATION | {key: 0.1}).active
+
+
+def test_views_need_something_that_changes_them() -> None:
+    assert Augmentation(**NO_AUGMENTATION | {"test_views": 16, "shift_fraction": 0.1}).test_views == 16
+    with pytest.raises(ValidationError, match="test_views must be 1 where no image is changed, received 16"):
+        Augmentation(**NO_AUGMENTATION | {"test_views": 16})
 
 
 @pytest.mark.parametrize(
@@ -81,6 +88,7 @@ def test_augmentation_is_active_where_any_value_is() -> None:
         ("zoom_fraction", -0.1),
         ("shear_fraction", 1.0),
         ("stretch_fraction", -0.1),
+        ("test_views", 0),
     ],
 )
 def test_augmentation_outside_its_range_is_refused(key: str, value: float) -> None:

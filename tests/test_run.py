@@ -502,6 +502,23 @@ def test_full_disk_is_refused(monkeypatch: pytest.MonkeyPatch, home: Path) -> No
         runner.check_room(home / "outputs")
 
 
+def test_finished_run_is_judged_over_its_views(home: Path, tensorflow: Any) -> None:
+    from experiments.results.saved_model import open_model
+    from experiments.runner import run_experiment
+
+    network = ("model=mlp", "model.units=[16]", "training.epochs=1", "tracking=none")
+    record = run_experiment(
+        compose(*SMALL, *network, "regularization=augmentation", "regularization.augmentation.test_views=5")
+    )
+    config, predictions = load_config(record.directory / "config.yaml"), record.predictions
+    assert config.regularization.augmentation.test_views == 5
+    right = predictions.test_probabilities.argmax(axis=1) == predictions.test_labels
+    assert record.metrics["test/accuracy"] == right.mean()
+    alone = open_model(record.directory / "model.keras").predict(config.dataset.load().test.images, verbose=0)
+    assert record.metrics["test/accuracy_one_view"] == (alone.argmax(axis=1) == predictions.test_labels).mean()
+    assert np.abs(alone - predictions.test_probabilities).max() > 0.01
+
+
 def test_mistake_that_is_found_after_the_start_leaves_nothing(home: Path, tensorflow: Any) -> None:
     from experiments.runner import run_experiment
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from experiments.ingredients.option import CountOrZero, FractionBelowOne, NonNegative, Option
+from experiments.ingredients.option import Count, CountOrZero, FractionBelowOne, NonNegative, Option
 
 
 class Augmentation(Option):
@@ -16,6 +16,10 @@ class Augmentation(Option):
 
     Rotation, shift (of the image's side) and zoom; `shear_fraction` slants: each row moves sideways by that share of
     its distance from the centre; `stretch_fraction` makes wider by as much as it makes lower, or the reverse.
+
+    `test_views` > 1 changes images also when the finished model is tested (test-time augmentation): its predictions
+    are then the means over the image as it is and `test_views - 1` fixed changes of it. Source: Krizhevsky et al.,
+    ImageNet Classification with Deep Convolutional Neural Networks, 2012.
     """
 
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
@@ -23,11 +27,18 @@ class Augmentation(Option):
     zoom_fraction: FractionBelowOne
     shear_fraction: FractionBelowOne
     stretch_fraction: FractionBelowOne
+    test_views: Count
 
     @property
     def active(self) -> bool:
         """Whether any image would be changed."""
-        return any(self.model_dump().values())
+        return any(self.model_dump(exclude={"test_views"}).values())
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> Self:
+        if self.test_views > 1 and not self.active:
+            raise ValueError(f"test_views must be 1 where no image is changed, received {self.test_views}")
+        return self
 
 
 class EarlyStopping(Option):

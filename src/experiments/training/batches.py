@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from experiments.ingredients.datasets import Split
 from experiments.ingredients.regularization import Augmentation
 
-ORDER, AUGMENTATION, DROPOUT, DEFORMATION = range(4)  # streams of randomness that must not be alike
+ORDER, AUGMENTATION, DROPOUT, DEFORMATION, VIEWS = range(5)  # streams of randomness that must not be alike
 PREFETCHED_BATCHES = 4
 
 
@@ -30,12 +30,32 @@ def transforms(
 ) -> NDArray[np.float32]:
     """The projective transform of every image, shape (images, 8) float32, as `ImageProjectiveTransformV3` reads it.
 
-    Row i belongs to image i, wherever it stands in the order. A row maps output pixels to input pixels: stretch, shear,
-    rotation and zoom about the centre, then the shift.
+    Row i belongs to image i, wherever it stands in the order.
+    """
+    rigid = generator(seed, epoch, AUGMENTATION).uniform(-1, 1, (images, 4))
+    deformation = generator(seed, epoch, DEFORMATION).uniform(-1, 1, (images, 2))
+    return _matrices(augmentation, np.concatenate([rigid, deformation], axis=1), size)
+
+
+def view_transforms(augmentation: Augmentation, size: tuple[int, int]) -> NDArray[np.float32]:
+    """The transforms, (`test_views`, 8) float32, under which the finished model sees every image, in every run alike.
+
+    The first leaves the image as it is; the others come in opposite pairs, so that together they turn and shift
+    nothing.
+    """
+    drawn = generator(0, 0, VIEWS).uniform(-1, 1, (augmentation.test_views // 2, 6))
+    pairs = np.stack([drawn, -drawn], axis=1).reshape(-1, 6)
+    draws = np.concatenate([np.zeros((1, 6)), pairs])[: augmentation.test_views]
+    return _matrices(augmentation, draws, size)
+
+
+def _matrices(augmentation: Augmentation, draws: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Of draws (n, 6) in [-1, 1]. A row maps output pixels to input pixels.
+
+    Stretch, shear, rotation and zoom are about the centre, then comes the shift.
     """
     height, width = size
-    rotation, zoom, shift_x, shift_y = generator(seed, epoch, AUGMENTATION).uniform(-1, 1, (images, 4)).T
-    shear, stretch = generator(seed, epoch, DEFORMATION).uniform(-1, 1, (images, 2)).T
+    rotation, zoom, shift_x, shift_y, shear, stretch = draws.T
     angle = np.deg2rad(augmentation.rotation_degrees) * rotation
     scale = 1 + augmentation.zoom_fraction * zoom
     cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
@@ -48,7 +68,7 @@ def transforms(
     x, y = (width - 1) / 2, (height - 1) / 2
     to_x = x - a * x - b * y - augmentation.shift_fraction * width * shift_x
     to_y = y - c * x - d * y - augmentation.shift_fraction * height * shift_y
-    zeros = np.zeros(images)
+    zeros = np.zeros(len(draws))
     return np.stack([a, b, to_x, c, d, to_y, zeros, zeros], axis=1).astype(np.float32)
 
 
@@ -78,7 +98,7 @@ class Batches:
             chosen = indices[step * batch : (step + 1) * batch]
             images = tf.gather(self._images, chosen)
             if moves is not None:
-                images = _move(images, tf.gather(moves, chosen))
+                images = move(images, tf.gather(moves, chosen))
             return images, tf.gather(self._labels, chosen)
 
         options = tf.data.Options()
@@ -96,7 +116,8 @@ class Batches:
         return tf.constant(transforms(self.augmentation, self.seed, epoch, self.images, self.size))
 
 
-def _move(images: Any, moves: Any) -> Any:
+def move(images: Any, moves: Any) -> Any:
+    """Images (n, h, w, c) under transforms (n, 8), or (1, 8) for all; bilinear, black where nothing was."""
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=moves,

@@ -62,6 +62,15 @@ class Trainer:
     batches: Batches
     config: RunConfig
 
+    def predict_views(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The mean of the predictions over all `test_views` of each image, (n, classes); see `view_transforms`."""
+        height, width = images.shape[1:3]
+        views = batches.view_transforms(self.config.regularization.augmentation, (height, width))
+        total = self.predict(images)
+        for view in views[1:]:
+            total += self.predict(batches.move(images, view[None]).numpy())
+        return total / np.float32(len(views))
+
     def weights_digest(self) -> str:
         """SHA-256 (hex) over the bytes of all weights, trained or not, in the order of `model.weights`."""
         digest = hashlib.sha256()
