@@ -19,5 +19,5 @@ def measure() -> list[Row]:
     for _ in range(ROUNDS):
         peaks.append(peak_operations())
         seconds.append(timed(lambda _: command))
-    what = f"a sweep of {JOBS} jobs × {epochs} epochs, the default,"
+    what = f"a sweep of {JOBS} jobs × {epochs} epochs (the default)"
     return [efficiency(what, seconds, JOBS * useful_operations(epochs), median(peaks))]
