@@ -22,7 +22,7 @@ run: $(INSTALLED)  ## the main job: a sweep over three optimizers (on MNIST wher
 	$(BIN)/python -m experiments.run -m optimizer=sgd,rmsprop,adam
 
 test: $(INSTALLED)  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)  ## formatting, style and types
 	$(BIN)/ruff format --check .

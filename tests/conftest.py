@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -52,25 +52,15 @@ def tensorflow() -> Any:
     return pytest.importorskip("tensorflow")
 
 
-@pytest.fixture(scope="session")
-def beside() -> Iterator[ThreadPoolExecutor]:
-    """Carries out whole commands on half of the cores while tests run."""
+@pytest.fixture(scope="session", autouse=True)
+def endings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The whole commands that tests ask about, by name; they run on half of the cores while the other tests do."""
+    wanted = [scenario for item in request.session.items for scenario in getattr(item.module, "SCENARIOS", ())]
+    homes = {scenario: tmp_path_factory.mktemp(scenario.__name__) / "home" for scenario in dict.fromkeys(wanted)}
     with ThreadPoolExecutor(max_workers=max(1, available_cores() // 2)) as pool:
-        yield pool
-
-
-@pytest.fixture(scope="module", autouse=True)
-def endings(
-    request: pytest.FixtureRequest, beside: ThreadPoolExecutor, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Future[Any]]:
-    """The whole commands that the tests of a module ask about, by name; all start before its first test."""
-    homes = {
-        scenario: tmp_path_factory.mktemp(scenario.__name__) / "home"
-        for scenario in getattr(request.module, "SCENARIOS", ())
-    }
-    for home in homes.values():
-        home.mkdir()
-    return {scenario.__name__: beside.submit(scenario, home) for scenario, home in homes.items()}
+        for home in homes.values():
+            home.mkdir()
+        yield {scenario.__name__: pool.submit(scenario, home) for scenario, home in homes.items()}
 
 
 @pytest.fixture(autouse=True)
