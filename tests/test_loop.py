@@ -115,8 +115,8 @@ def test_training_numbers_are_means_over_all_images(small: Small, small_data: Im
 
 
 def test_one_view_is_the_image_as_it_is(regularised: Trained, small_data: ImageData) -> None:
-    one = regularised.trainer.predict_views(small_data.test.images)
-    np.testing.assert_array_equal(one, regularised.trainer.predict(small_data.test.images))
+    alone = regularised.trainer.predict(small_data.test.images)
+    np.testing.assert_array_equal(regularised.trainer.mean_over_views(small_data.test.images, alone), alone)
 
 
 def test_predictions_are_means_over_the_views(regularised: Trained, small_data: ImageData) -> None:
@@ -144,10 +144,12 @@ def test_predictions_are_means_over_the_views(regularised: Trained, small_data: 
     np.testing.assert_array_equal(views[0], images)
     assert (views[1] != views[2]).any()
     expected = np.mean([trainer.predict(view) for view in views], axis=0)
-    received = several.predict_views(images)
+    alone = trainer.predict(images)
+    received = several.mean_over_views(images, alone)
     np.testing.assert_allclose(received, expected, atol=1e-6)
     np.testing.assert_allclose(received.sum(axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(several.predict_views(images[3:5]), received[3:5], atol=1e-6)
+    np.testing.assert_allclose(several.mean_over_views(images[3:5], alone[3:5]), received[3:5], atol=1e-6)
+    np.testing.assert_array_equal(alone, trainer.predict(images))
 
 
 def test_predictions_do_not_depend_on_the_batch(regularised: Trained, small_data: ImageData) -> None:

@@ -516,6 +516,9 @@ def test_finished_run_is_judged_over_its_views(home: Path, tensorflow: Any) -> N
     assert record.metrics["test/accuracy"] == right.mean()
     alone = open_model(record.directory / "model.keras").predict(config.dataset.load().test.images, verbose=0)
     assert record.metrics["test/accuracy_one_view"] == (alone.argmax(axis=1) == predictions.test_labels).mean()
+    assert record.metrics["validation/accuracy_one_view"] == pytest.approx(record.rows[-1].validation_accuracy)
+    gap = record.metrics["train/accuracy"] - record.metrics["validation/accuracy_one_view"]
+    assert record.metrics["generalisation_gap"] == pytest.approx(gap)
     assert np.abs(alone - predictions.test_probabilities).max() > 0.01
 
 

@@ -162,8 +162,10 @@ def _tell(record: Record) -> int:
     """Prints how a run ended, the next useful command and, last, its directory."""
     if record.state == "finished" and record.overfitting:
         low, high = record.metrics["test/accuracy_low"], record.metrics["test/accuracy_high"]
+        alone = record.metrics.get("test/accuracy_one_view")
         say(
-            f"test accuracy {record.metrics['test/accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})",
+            f"test accuracy {record.metrics['test/accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})"
+            + ("" if alone is None else f", mean of several views; {alone:.2%} with each image seen once"),
             record.overfitting.verdict,
             "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam",
         )

@@ -151,28 +151,30 @@ def _write_progress(record: Record, rows: list[EpochRow]) -> None:
 def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: Record) -> Results:
     """The numbers of the final model, in the record and in `predictions.npz`. Only here the test set is read."""
     with timed(record, "evaluate"):
+        splits = {"test": data.test, "validation": data.validation}
+        alone = {name: trainer.predict(split.images) for name, split in splits.items()}
         predictions = Predictions(
-            test_probabilities=trainer.predict_views(data.test.images),
+            test_probabilities=trainer.mean_over_views(data.test.images, alone["test"]),
             test_labels=data.test.labels,
             test_image_digests=image_digests(data.test.images),
-            validation_probabilities=trainer.predict_views(data.validation.images),
+            validation_probabilities=trainer.mean_over_views(data.validation.images, alone["validation"]),
             validation_labels=data.validation.labels,
         )
         records.write_arrays(record.directory / records.PREDICTIONS, vars(predictions))
         test = evaluate(predictions.test_probabilities, data.test.labels, doubtful=data.doubtful)
         validation = evaluate(predictions.validation_probabilities, data.validation.labels)
         seen = slice(len(data.validation.labels))  # as many training images as validation has: enough, and quick
-        train = evaluate(trainer.predict_views(data.train.images[seen]), data.train.labels[seen])
+        train = evaluate(trainer.predict(data.train.images[seen]), data.train.labels[seen])
+        one_view = {name: evaluate(alone[name], split.labels).accuracy for name, split in splits.items()}
         overfitting = find_overfitting(
             [row.train_cross_entropy for row in rows],
             [row.validation_cross_entropy for row in rows],
             train_accuracy=train.accuracy,
-            validation_accuracy=validation.accuracy,
+            validation_accuracy=one_view["validation"],  # like the epochs', which see an image as it is
         )
         others = {"generalisation_gap": overfitting.generalisation_gap}
         if trainer.config.regularization.augmentation.test_views > 1:
-            predicted = trainer.predict(data.test.images).argmax(axis=1)
-            others["test/accuracy_one_view"] = float((predicted == data.test.labels).mean())
+            others |= {f"{name}/accuracy_one_view": accuracy for name, accuracy in one_view.items()}
     record.write(
         metrics=train.metrics("train") | validation.metrics("validation") | test.metrics("test") | others,
         overfitting=overfitting,

@@ -18,7 +18,8 @@ class Augmentation(Option):
     its distance from the centre; `stretch_fraction` makes wider by as much as it makes lower, or the reverse.
 
     `test_views` > 1 changes images also when the finished model is tested (test-time augmentation): its predictions
-    are then the means over the image as it is and `test_views - 1` fixed changes of it. Source: Krizhevsky et al.,
+    are then the means over the image as it is and `test_views - 1` fixed changes of it. Epochs are validated, and
+    overfitting is judged, by the images as they are. Source: Krizhevsky et al.,
     ImageNet Classification with Deep Convolutional Neural Networks, 2012.
     """
 

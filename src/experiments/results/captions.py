@@ -30,7 +30,8 @@ SHOWN = (
 CURVES = ("validation/accuracy", "validation/cross_entropy", "train/accuracy", "train/cross_entropy")
 HIDDEN = (  # from the charts: bars that look all alike
     "validation/accuracy_low", "validation/accuracy_high", "validation/calibration_error",
-    "test/accuracy_low", "test/accuracy_high", "test/accuracy_corrected", "test/accuracy_one_view",
+    "test/accuracy_low", "test/accuracy_high", "test/accuracy_corrected",
+    "validation/accuracy_one_view", "test/accuracy_one_view",
     "train/final_accuracy_low", "train/final_accuracy_high", "train/final_calibration_error",
     "train/final_accuracy", "train/final_cross_entropy",
 )  # fmt: skip

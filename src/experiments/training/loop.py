@@ -62,14 +62,16 @@ class Trainer:
     batches: Batches
     config: RunConfig
 
-    def predict_views(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The mean of the predictions over all `test_views` of each image, (n, classes); see `view_transforms`."""
+    def mean_over_views(self, images: NDArray[np.uint8], first: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The mean of the predictions over all `test_views` of each image, (n, classes); see `view_transforms`.
+
+        `first` are the predictions of the images as they are.
+        """
         height, width = images.shape[1:3]
         views = batches.view_transforms(self.config.regularization.augmentation, (height, width))
-        total = self.predict(images)
-        for view in views[1:]:
-            total += self.predict(batches.move(images, view[None]).numpy())
-        return total / np.float32(len(views))
+        others = (self.predict(batches.move(images, view[None]).numpy()) for view in views[1:])
+        mean: NDArray[np.float32] = sum(others, start=first) / np.float32(len(views))
+        return mean
 
     def weights_digest(self) -> str:
         """SHA-256 (hex) over the bytes of all weights, trained or not, in the order of `model.weights`."""
