@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measurement import Row, run, state
-from experiments.results import records
+from experiments.results import files
 from experiments.results.evaluation import evaluate, predictions_digest
 
 OPTIMIZERS, EPOCHS, ROUNDS = ("sgd", "rmsprop", "adam", "adamw", "nadam"), 2, 3
@@ -51,25 +51,25 @@ def vary(original: Path, directory: Path, number: int) -> None:
     """A copy of a run under another optimizer and seed, with errors of its own."""
     shutil.copytree(original, directory, ignore=shutil.ignore_patterns("figures", "model.keras", "checkpoint"))
     optimizer, seed = OPTIMIZERS[number % len(OPTIMIZERS)], number // len(OPTIMIZERS)
-    with np.load(original / records.PREDICTIONS) as arrays:
+    with np.load(original / files.PREDICTIONS) as arrays:
         predictions = dict(arrays)
     random = np.random.default_rng(number)
     for split in ("test", "validation"):
         chosen = random.choice(len(predictions[f"{split}_labels"]), WRONG, replace=False)
         probabilities = predictions[f"{split}_probabilities"]
         probabilities[chosen] = np.roll(probabilities[chosen], 1, axis=1)
-    np.savez(directory / records.PREDICTIONS, **predictions)
+    np.savez(directory / files.PREDICTIONS, **predictions)
     metrics = {}
     for split in ("test", "validation"):
         evaluation = evaluate(predictions[f"{split}_probabilities"], predictions[f"{split}_labels"])
         metrics |= evaluation.metrics(split)
-    config = (directory / records.CONFIG).read_text()
+    config = (directory / files.CONFIG).read_text()
     config = config.replace("name: adam\n", f"name: {optimizer}\n").replace("\nseed: 0", f"\nseed: {seed}")
-    (directory / records.CONFIG).write_text(config)
-    record = json.loads((directory / records.RECORD).read_text())
+    (directory / files.CONFIG).write_text(config)
+    record = json.loads((directory / files.RECORD).read_text())
     record |= {"name": f"{directory.parent.name}/{number}", "sweep": directory.parent.name, "job": number, "seed": seed}
     record |= {"varied": {"optimizer": optimizer, "seed": seed}, "run_key": f"{number:064x}"}
     record["metrics"] |= metrics
     record["predictions_digest"] = predictions_digest(predictions["test_probabilities"])
     record["config_key"] = f"{OPTIMIZERS.index(optimizer):064x}"
-    (directory / records.RECORD).write_text(json.dumps(record))
+    (directory / files.RECORD).write_text(json.dumps(record))

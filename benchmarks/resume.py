@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.measurement import Row, run, state
 from experiments.errors import InputError
-from experiments.results import records
+from experiments.results import files, records
 
 JOBS, ROUNDS = 500, 3
 SWEEP = Path("multirun") / "many"
@@ -61,11 +61,11 @@ def is_finished(directory: Path) -> bool:
 
 def fill(sweep: Path) -> None:
     """Makes every job of the plan a copy of the first."""
-    first = json.loads((sweep / "0" / records.RECORD).read_text())
+    first = json.loads((sweep / "0" / files.RECORD).read_text())
     for job in json.loads((sweep / "plan.json").read_text())["jobs"][1:]:
         directory = sweep / str(job["number"])
         shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(sweep / "0", directory)
         own = {key: job[key] for key in ("run_key", "config_key", "varied")}
         own |= {"job": job["number"], "seed": job["varied"]["seed"], "name": f"many/{job['number']}"}
-        (directory / records.RECORD).write_text(json.dumps(first | own))
+        (directory / files.RECORD).write_text(json.dumps(first | own))

@@ -20,7 +20,8 @@ import pytest
 from experiments.config import RunConfig, available_cores, compose
 from experiments.errors import StoppedError
 from experiments.ingredients.datasets import ImageData
-from experiments.results.records import DatasetSummary, EpochRow, Process, Record, load
+from experiments.results.files import EpochRow
+from experiments.results.records import DatasetSummary, Process, Record, load
 
 VARIABLES = dict(os.environ)
 # The smallest run that is still a run: 64 of the bundled digits, one thread.

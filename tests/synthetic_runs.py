@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from experiments.results import records
+from experiments.results import files
 from experiments.results.evaluation import evaluate, find_overfitting, predictions_digest
-from experiments.results.records import DatasetSummary, EpochRow, Failure, Predictions, Process, Record
+from experiments.results.files import EpochRow
+from experiments.results.records import DatasetSummary, Failure, Predictions, Process, Record
 
 CONFIG: dict[str, Any] = {
     "dataset": {"name": "digits", "validation_fraction": 0.1, "train_limit": None},
@@ -90,11 +91,11 @@ def write_run(
         versions={"tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6"},
     )
     record.create(directory)
-    (directory / records.CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
-    records.write_history(directory / records.HISTORY, rows)
+    (directory / files.CONFIG).write_text(yaml.safe_dump(config, sort_keys=False))
+    files.write_history(directory / files.HISTORY, rows)
     changes: dict[str, Any] = {"seconds": 41.2, "epochs_run": len(rows)}
     if predictions is not None:
-        np.savez(directory / records.PREDICTIONS, **vars(predictions))
+        np.savez(directory / files.PREDICTIONS, **vars(predictions))
         changes |= evaluated(predictions, rows)
     if state != "finished":
         changes["error"] = Failure(type="ValueError", message="loss is not finite")

@@ -32,11 +32,11 @@ PEERS = ("sweeps", "reproduction")  # rooms on one floor that know nothing of ea
 ENTRANCES = {"run", "reproduce", "compare", "ui", "sync"}
 PRINT = (  # the last two: `run -m`
     "entrance.py", "run.py", "reproduce.py", "compare.py", "ui.py", "sync.py",
-    "sweeps/conductor.py", "sweeps/outcome.py",
+    "sweeps/launch.py", "sweeps/finalize.py",
 )  # fmt: skip
 DOORS = {  # which modules may import a big library at all
     "matplotlib": ("results/plots/",),
-    "mlflow": ("results/tracking", "sweeps/preloaded.py"),
+    "mlflow": ("results/tracking", "sweeps/executors/preload.py"),
     "hydra": ("run.py", "conf.py", "config.py", "sweeps/"),
     "omegaconf": ("run.py", "config.py", "sweeps/"),
     "sklearn": ("ingredients/digits.py",),
@@ -44,7 +44,7 @@ DOORS = {  # which modules may import a big library at all
 }
 # TensorFlow starts where a run trains, and in the server that a sweep's workers are forked from.
 STARTS_TENSORFLOW = (
-    "ingredients/normalisation.py", "training/batches.py", "training/loop.py", "sweeps/preloaded.py",
+    "ingredients/normalisation.py", "training/batches.py", "training/loop.py", "sweeps/executors/preload.py",
 )  # fmt: skip
 LONGEST_FILE, LONGEST_OF_ALL = 200, 320  # lines of code
 LONGER_FILES = {  # and why

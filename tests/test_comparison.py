@@ -23,7 +23,7 @@ from experiments.comparison.settings import label, varying
 from experiments.comparison.table import runs_csv, table
 from experiments.comparison.terminal import show
 from experiments.errors import InputError
-from experiments.results import records
+from experiments.results import lookup, records
 from experiments.results.records import Predictions, Record
 from recomputed import Expected
 from synthetic_runs import configured, probabilities_of, rows_of, write_run
@@ -72,7 +72,7 @@ def sweep(home: Path) -> Sweep:
                 sweep=name,
                 varied={**settings, "seed": seed},
             )
-        return records.find(name, home)
+        return lookup.find(name, home)
 
     return write
 
@@ -149,7 +149,7 @@ def test_compare_counts_a_repeated_run_once(home: Path, sweep: Sweep):
     sweep(lambda: 0.9, range(2))
     repeat = write_run(home / "outputs" / "again", predictions(0.9, 7), config=configured(seed=0), reproduces="s/0")
     repeat.write(started_at=repeat.started_at.replace(year=2027))
-    comparison = compare([*records.find("s", home), records.load(repeat.directory)])
+    comparison = compare([*lookup.find("s", home), records.load(repeat.directory)])
     assert [r.name for r in comparison.best.records] == ["again", "s/1"]
     assert "1 of the runs repeat others with the same run key, which count once." in comparison.notes
 
@@ -166,7 +166,7 @@ def test_compare_keeps_unfinished_runs_apart(home: Path, sweep: Sweep):
     sweep(lambda _: 0.9, range(2), model__width=[16, 32])
     for number, state in (("7", "failed"), ("8", "interrupted"), ("9", "diverged")):
         write_run(home / "multirun" / "s" / number, None, sweep="s", state=state, config=configured(seed=9))
-    comparison = compare(records.find("s", home))
+    comparison = compare(lookup.find("s", home))
     assert [record.state for record in comparison.apart] == ["failed", "interrupted", "diverged"]
     assert sum(len(c.records) for c in comparison.configurations) == 4
 
@@ -176,7 +176,7 @@ def test_compare_refuses_nothing_and_nothing_finished(home: Path):
         compare([])
     write_run(home / "outputs" / "a", None, state="failed")
     with pytest.raises(InputError, match=r"none of the 1 runs has finished \(a failed\)"):
-        compare(records.find("a", home))
+        compare(lookup.find("a", home))
 
 
 # --- every number again, from the files alone
@@ -245,7 +245,7 @@ def test_runs_over_different_test_sets_are_never_paired(home: Path):
             predictions(0.9, size, labels=labels, digests=digests),
             config=configured(**{"dataset.train_limit": size}),
         )
-    comparison = compare([*records.find("a", home), *records.find("b", home)])
+    comparison = compare([*lookup.find("a", home), *lookup.find("b", home)])
     (duel,) = comparison.duels
     assert duel.method == "unpaired interval, for the test images differ"
     assert (duel.only_a, duel.cross_entropy, needed(duel), comparison.disagreement) == (None, None, None, None)
@@ -288,7 +288,7 @@ def test_changed_predictions_enter_no_test(home: Path, sweep: Sweep, name: str, 
     path = runs[0].directory / "predictions.npz"
     arrays = vars(runs[0].predictions)
     np.savez(path, **(arrays | {name: change(arrays[name])}))
-    comparison = compare(records.find("s", home))
+    comparison = compare(lookup.find("s", home))
     (note,) = comparison.notes
     assert note.startswith(f"s/0 enters no test and no gallery: {path}: {told}")
     assert comparison.duels[0].method == "unpaired interval, for predictions are missing"
@@ -446,7 +446,7 @@ def test_sentences_answer_the_question(three: Comparison):
 
 def test_sentences_of_one_run(home: Path):
     write_run(home / "outputs" / "only", predictions(0.9, 0))
-    text = text_of(compare(records.find("only", home)))
+    text = text_of(compare(lookup.find("only", home)))
     assert "cnn · adam has the best validation accuracy" in text
     assert "It is the only configuration, so nothing is compared." in text
     assert "runner-up" not in text
@@ -457,7 +457,7 @@ def test_sentences_say_when_the_second_is_better_on_the_test_images(home: Path):
     for name, width, accuracy, validation in (("a", 1, 0.7, 0.99), ("b", 2, 0.9, 0.9)):
         given = predictions(accuracy, width, validation_accuracy=validation)
         write_run(home / "outputs" / name, given, config=configured(**{"model.width": width}))
-    comparison = compare([*records.find("a", home), *records.find("b", home)])
+    comparison = compare([*lookup.find("a", home), *lookup.find("b", home)])
     assert "width 2, second by validation, is really better on the test images, although" in text_of(comparison)
     assert "; exact McNemar test on the same 600 images)" in text_of(comparison)
 
@@ -465,7 +465,7 @@ def test_sentences_say_when_the_second_is_better_on_the_test_images(home: Path):
 def test_sentences_count_overfitted_runs(home: Path):
     rows = rows_of([0.5, 0.3, 0.2, 0.1, 0.05], [0.4, 0.25, 0.3, 0.4, 0.5], [0.9, 0.95, 0.96, 0.97, 0.98])
     write_run(home / "outputs" / "a", predictions(0.9, 0), rows=rows)
-    comparison = compare(records.find("a", home))
+    comparison = compare(lookup.find("a", home))
     assert "overfitting: 1 of 1 runs overfits, the first from epoch 3. The best: Overfits from epoch 3" in text_of(
         comparison
     )
@@ -504,7 +504,7 @@ def test_show_fits_the_terminal(three: Comparison, width: int):
 def test_show_lists_unfinished_runs(home: Path, sweep: Sweep):
     sweep(lambda: 0.9, range(1))
     write_run(home / "multirun" / "s" / "5", None, sweep="s", state="failed", config=configured(seed=5))
-    text = printed(compare(records.find("s", home)), 100, terminal=False)
+    text = printed(compare(lookup.find("s", home)), 100, terminal=False)
     assert "Not compared, for not finished: 1 run" in text
     assert "s/5 failed: ValueError: loss is not finite" in text
 
@@ -513,7 +513,7 @@ def test_runs_csv_has_every_run_and_full_precision(home: Path, sweep: Sweep):
     sweep(ACCURACY.__getitem__, optimizer__name=["sgd", "adam"])
     varied = {"optimizer": "lion", "seed": 9}
     write_run(home / "multirun" / "s" / "9", None, sweep="s", state="failed", config=configured(seed=9), varied=varied)
-    lines = list(csv.DictReader(runs_csv(compare(records.find("s", home))).splitlines()))
+    lines = list(csv.DictReader(runs_csv(compare(lookup.find("s", home))).splitlines()))
     assert len(lines) == 7
     assert {line["optimizer"] for line in lines[:6]} == {"sgd", "adam"}
     for line in lines[:6]:

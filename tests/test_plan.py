@@ -21,15 +21,15 @@ from rich.console import Console
 from conftest import SMALL, write_record
 from experiments.config import CONF, config_key, run_key
 from experiments.errors import InputError
-from experiments.results import environment, records
+from experiments.results import environment, files, lookup, records
 from experiments.results.records import Process, Record
-from experiments.sweeps import directory, outcome, plan
-from experiments.sweeps.archive import Archive, look_at, tidy
+from experiments.sweeps import directory, finalize, planning
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import PLAN, Place, find_place, freeze, locked
-from experiments.sweeps.estimate import estimate_seconds
 from experiments.sweeps.locks import held, holder
-from experiments.sweeps.plan import Plan, make_plan, with_threads
+from experiments.sweeps.planning import Plan, make_plan, with_threads
+from experiments.sweeps.reuse import Archive, look_at, tidy
+from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.status import Status
 from experiments.sweeps.sweep import Sweep
 
@@ -47,7 +47,7 @@ def planned(composer: Composer, monkeypatch: pytest.MonkeyPatch) -> Planned:
     """Plans the product of choices, as in `planned("seed=0,1", "optimizer=sgd")`, on a machine of four cores."""
 
     def make(*choices: str, small: Sequence[str] = SMALL, cores: int = 4) -> Plan:
-        monkeypatch.setattr(plan, "available_cores", lambda: cores)
+        monkeypatch.setattr(planning, "available_cores", lambda: cores)
         split = [
             [f"{key}={value}" for value in text.split(",")] for key, _, text in (c.partition("=") for c in choices)
         ]
@@ -92,7 +92,7 @@ def test_what_varies_has_short_names_unless_two_would_be_alike(planned: Planned,
     lists = planned("model=mlp", "model.units=[3],[4]", "seed=0,1")
     assert lists.jobs[3].varied == {"units": "[4]", "seed": 1}
     alike = [[composer.parse(text) for text in job] for job in (["a.x=1", "b.x=3"], ["a.x=2", "b.x=4"])]
-    assert plan._varied(alike) == [{"a.x": 1, "b.x": 3}, {"a.x": 2, "b.x": 4}]
+    assert planning._varied(alike) == [{"a.x": 1, "b.x": 3}, {"a.x": 2, "b.x": 4}]
 
 
 def test_single_job_is_a_sweep_too(planned: Planned) -> None:
@@ -399,7 +399,7 @@ def test_looking_changes_nothing_and_tidying_sets_damaged_runs_aside(
     assert not place.directory_of(made.jobs[1]).exists()
     assert "1/record.json: is damaged" in caplog.messages[0]
     assert f"set aside as {aside}, and the job is run again" in caplog.messages[0]
-    assert list(records.run_directories(home)) == []
+    assert list(lookup.run_directories(home)) == []
 
 
 def test_directory_of_a_job_that_holds_another_run_is_refused(planned: Planned, home: Path) -> None:
@@ -478,7 +478,7 @@ def test_time_is_estimated_by_runs_of_the_same_network(planned: Planned, home: P
     assert estimate_seconds(made, todo, home) is None
     for number, seconds in enumerate((4.0, 8.0)):
         record = finished(first, place, number, seconds=seconds, epochs_run=2)
-        records.write_atomically(record.directory / records.CONFIG, first.jobs[number].config.to_yaml())
+        files.write_atomically(record.directory / files.CONFIG, first.jobs[number].config.to_yaml())
     assert estimate_seconds(made, todo, home) == pytest.approx(4 * 10 * 3.0 / 4)
     other = planned("seed=2", "model=mlp")
     assert estimate_seconds(other, [Status(other.jobs[0])], home) is None
@@ -557,12 +557,12 @@ def test_sweep_is_closed_when_nothing_is_left_to_do(
     statuses = [Status(job, state) for job, state in zip(made.jobs, states, strict=True)]
     sweep = Sweep(made, place, statuses, None, home, Console(file=io.StringIO()))
     ends = []
-    monkeypatch.setattr(outcome, "_compare", lambda _: [])
-    monkeypatch.setattr(outcome.tracking, "close_sweep", lambda *_, status, **__: ends.append(status) or mirrored)
-    monkeypatch.setattr(outcome.tables, "ended", lambda *_: [{"job": "0"}])
-    assert outcome.finish(sweep, "p" * 32, asked=asked) == code
+    monkeypatch.setattr(finalize, "_compare", lambda _: [])
+    monkeypatch.setattr(finalize.tracking, "close_sweep", lambda *_, status, **__: ends.append(status) or mirrored)
+    monkeypatch.setattr(finalize.tables, "ended", lambda *_: [{"job": "0"}])
+    assert finalize.finish(sweep, "p" * 32, asked=asked) == code
     assert ends == [parent_is]
-    assert outcome.is_closed(sweep) is closed
+    assert finalize.is_closed(sweep) is closed
 
 
 def test_parent_run_is_remembered_while_the_store_is_away(
@@ -573,8 +573,8 @@ def test_parent_run_is_remembered_while_the_store_is_away(
     sweep = Sweep(made, find_place(made, home), [], None, home, Console(file=io.StringIO()))
     asked_for = []
     for answer in ("p" * 32, None, "p" * 32):
-        monkeypatch.setattr(outcome.tracking, "open_sweep", lambda *given, a=answer: asked_for.append(given[3]) or a)
-        assert outcome.open_parent(sweep) == answer
+        monkeypatch.setattr(finalize.tracking, "open_sweep", lambda *given, a=answer: asked_for.append(given[3]) or a)
+        assert finalize.open_parent(sweep) == answer
     assert asked_for == [None, "p" * 32, "p" * 32]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from conftest import epoch_row, write_record
 from experiments.errors import InputError
-from experiments.results import records
+from experiments.results import files, lookup, records
 from experiments.results.evaluation import Overfitting
 from experiments.results.records import Failure, MLflowState, Predictions, Process
 
@@ -38,7 +38,7 @@ def predictions() -> Predictions:
     )
 
 
-def files(directory: Path) -> list[str]:
+def names_in(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
@@ -77,7 +77,7 @@ def test_change_of_a_wrong_type_is_refused(tmp_path: Path) -> None:
 
 def test_cached_history_survives_a_write(tmp_path: Path) -> None:
     record = write_record(tmp_path / "run")
-    records.write_history(record.directory / records.HISTORY, [epoch_row(1)])
+    files.write_history(record.directory / files.HISTORY, [epoch_row(1)])
     history = record.history
     record.write(epochs_run=1)
     assert record.history is history
@@ -89,10 +89,10 @@ def test_write_replaces_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     with path.open() as reader:
-        records.write_atomically(path, "new" * 1000)
+        files.write_atomically(path, "new" * 1000)
         assert reader.read() == "old"
     assert path.read_text() == "new" * 1000
-    assert files(tmp_path) == ["file"]
+    assert names_in(tmp_path) == ["file"]
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +104,9 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        records.write_atomically(path, "new")
+        files.write_atomically(path, "new")
     assert path.read_text() == "old"
-    assert files(tmp_path) == ["file"]
+    assert names_in(tmp_path) == ["file"]
 
 
 def test_readers_beside_many_writers_always_see_a_whole_record(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_readers_beside_many_writers_always_see_a_whole_record(tmp_path: Path) -
         assert len({*records.load(tmp_path / "run").metrics.values()}) <= 1
     for thread in threads:
         thread.join()
-    assert files(tmp_path / "run") == ["record.json"]
+    assert names_in(tmp_path / "run") == ["record.json"]
 
 
 # A directory of one's own.
@@ -140,7 +140,7 @@ def test_create_takes_an_empty_directory_but_no_other(tmp_path: Path) -> None:
     (tmp_path / "full" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="is not empty"):
         write_record(tmp_path / "full")
-    assert files(tmp_path / "full") == ["thesis.tex"]
+    assert names_in(tmp_path / "full") == ["thesis.tex"]
 
 
 def test_create_below_a_file_is_refused(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_create_on_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(InputError, match="cannot be written \\(No space left on device\\)"):
         write_record(tmp_path / "run")
-    assert files(tmp_path) == []
+    assert names_in(tmp_path) == []
 
 
 # States.
@@ -256,33 +256,33 @@ def several(tmp_path: Path) -> Path:
     ],
 )
 def test_run_is_found_by(text: str, name: str, several: Path) -> None:
-    assert [record.name for record in records.find(text, several)] == [name]
+    assert [record.name for record in lookup.find(text, several)] == [name]
 
 
 def test_run_is_found_by_its_directory_from_anywhere(several: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(several / "multirun")
     elsewhere = several / "no" / "home"
-    assert records.find(str(several / "multirun/rates/3"), elsewhere)[0].name == "rates/3"
-    assert records.find("rates/3", elsewhere)[0].name == "rates/3"
-    assert records.find("./rates/3/", elsewhere)[0].name == "rates/3"
-    assert len(records.find("rates", elsewhere)) == 11
+    assert lookup.find(str(several / "multirun/rates/3"), elsewhere)[0].name == "rates/3"
+    assert lookup.find("rates/3", elsewhere)[0].name == "rates/3"
+    assert lookup.find("./rates/3/", elsewhere)[0].name == "rates/3"
+    assert len(lookup.find("rates", elsewhere)) == 11
 
 
 def test_sweep_is_found_with_its_jobs_in_their_order(several: Path) -> None:
-    assert [record.job for record in records.find("rates", several)] == list(range(11))
-    assert [record.job for record in records.newest_sweep(several)] == list(range(11))
+    assert [record.job for record in lookup.find("rates", several)] == list(range(11))
+    assert [record.job for record in lookup.newest_sweep(several)] == list(range(11))
 
 
 @pytest.mark.parametrize("text", ["2026", "a", "c"])
 def test_several_matches_are_named(text: str, several: Path) -> None:
     with pytest.raises(InputError, match=r"matches \d+ runs \(.*\); give more of it"):
-        records.find(text, several)
+        lookup.find(text, several)
 
 
 @pytest.mark.parametrize("text", ["nothing", "rates/11", "zz"])
 def test_no_match_says_what_was_looked_for(text: str, several: Path) -> None:
     with pytest.raises(InputError) as caught:
-        records.find(text, several)
+        lookup.find(text, several)
     message = str(caught.value)
     assert message.startswith(f"{text}: no such run or sweep; looked for")
     assert str(several / "outputs") in message
@@ -291,21 +291,21 @@ def test_no_match_says_what_was_looked_for(text: str, several: Path) -> None:
 
 def test_empty_name_names_nothing(several: Path) -> None:
     with pytest.raises(InputError):
-        records.find("", several)
+        lookup.find("", several)
 
 
 def test_damaged_neighbour_does_not_hide_a_run(several: Path) -> None:
     (several / "outputs" / "20260101-000000-cnn-adam-aa11" / "record.json").write_text("{")
-    assert records.find("a2", several)[0].name == "20260101-000000-cnn-sgd-bb22"
+    assert lookup.find("a2", several)[0].name == "20260101-000000-cnn-sgd-bb22"
     with pytest.raises(InputError, match="is damaged"):
-        records.find("20260101-000000-cnn-adam-aa11", several)
+        lookup.find("20260101-000000-cnn-adam-aa11", several)
 
 
 def test_newest_sweep_is_the_one_that_began_last(several: Path) -> None:
     from datetime import UTC, datetime
 
     write_record(several / "multirun" / "a" / "0", job=0, sweep="a", started_at=datetime(2027, 1, 1, tzinfo=UTC))
-    assert [record.sweep for record in records.newest_sweep(several)] == ["a"]
+    assert [record.sweep for record in lookup.newest_sweep(several)] == ["a"]
 
 
 def test_newest_sweep_may_consist_of_older_runs(several: Path) -> None:
@@ -318,20 +318,20 @@ def test_newest_sweep_may_consist_of_older_runs(several: Path) -> None:
         path.touch()
         os.utime(path, (at, at))
     records.load(several / "multirun" / "rates" / "0").write(mlflow=MLflowState(synced=True))
-    assert [record.job for record in records.newest_sweep(several)] == [3]
+    assert [record.job for record in lookup.newest_sweep(several)] == [3]
 
 
 def test_no_sweep_at_all_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"holds no sweep; `python -m experiments\.run -m"):
-        records.newest_sweep(tmp_path)
+        lookup.newest_sweep(tmp_path)
 
 
 def test_runs_that_ended_without_a_mirror_are_listed(several: Path) -> None:
-    assert records.unmirrored(several) == []  # they are all running
+    assert lookup.unmirrored(several) == []  # they are all running
     record = write_record(several / "outputs" / "x", state="finished")
-    assert [found.name for found in records.unmirrored(several)] == ["x"]
+    assert [found.name for found in lookup.unmirrored(several)] == ["x"]
     record.write(mlflow=MLflowState(run_id="e" * 32, synced=True))
-    assert records.unmirrored(several) == []
+    assert lookup.unmirrored(several) == []
 
 
 # History and predictions.
@@ -339,8 +339,8 @@ def test_runs_that_ended_without_a_mirror_are_listed(several: Path) -> None:
 
 def test_history_keeps_every_bit(tmp_path: Path) -> None:
     rows = [epoch_row(1, 0.1 + 0.2), epoch_row(2, math.nan), epoch_row(3, math.inf), epoch_row(4, 1e-300)]
-    records.write_history(tmp_path / "history.csv", rows)
-    read = records.read_history(tmp_path / "history.csv")
+    files.write_history(tmp_path / "history.csv", rows)
+    read = files.read_history(tmp_path / "history.csv")
     assert [str(row) for row in read] == [str(row) for row in rows]  # NaN is not equal to itself
     header = (tmp_path / "history.csv").read_text().splitlines()[0]
     assert header == (
@@ -351,7 +351,7 @@ def test_history_keeps_every_bit(tmp_path: Path) -> None:
 
 def test_history_by_column(tmp_path: Path) -> None:
     record = write_record(tmp_path / "run")
-    records.write_history(record.directory / records.HISTORY, [epoch_row(1, 0.5), epoch_row(2, 0.25)])
+    files.write_history(record.directory / files.HISTORY, [epoch_row(1, 0.5), epoch_row(2, 0.25)])
     assert record.history["train/loss"].tolist() == [0.5, 0.25]
     assert record.history["epoch"].tolist() == [1, 2]
     assert record.rows == [epoch_row(1, 0.5), epoch_row(2, 0.25)]
@@ -366,18 +366,18 @@ def test_run_without_an_epoch_has_an_empty_history(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["epoch\n1\n", "a,b\n1,2\n", "\x00", None, "cut"])
 def test_damaged_history_is_refused(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
-    records.write_history(path, [epoch_row(1), epoch_row(2)])
+    files.write_history(path, [epoch_row(1), epoch_row(2)])
     whole = path.read_text()
     path.write_text(whole.replace("0.8", "x") if text is None else whole[:-80] if text == "cut" else text)
     if text == "\x00":
         path.write_bytes(whole.encode() + b"\xff\xfe,1\n")
     with pytest.raises(InputError, match=r"history\.csv: is damaged"):
-        records.read_history(path)
+        files.read_history(path)
 
 
 def test_predictions_read_back(tmp_path: Path, predictions: Predictions) -> None:
     record = write_record(tmp_path / "run")
-    np.savez(record.directory / records.PREDICTIONS, **vars(predictions))
+    np.savez(record.directory / files.PREDICTIONS, **vars(predictions))
     for name, expected in vars(predictions).items():
         read = getattr(record.predictions, name)
         np.testing.assert_array_equal(read, expected)
@@ -411,7 +411,7 @@ def one_array(arrays: dict[str, Any]) -> bytes:
 @pytest.mark.parametrize("damage", [pickled, truncated, missing_an_array, one_array, lambda _: b"", lambda _: b"hello"])
 def test_predictions_that_are_none_are_refused(damage: Any, tmp_path: Path, predictions: Predictions) -> None:
     record = write_record(tmp_path / "run")
-    (record.directory / records.PREDICTIONS).write_bytes(damage(vars(predictions)))
+    (record.directory / files.PREDICTIONS).write_bytes(damage(vars(predictions)))
     with pytest.raises(InputError, match=r"predictions\.npz: cannot be read as predictions"):
         _ = record.predictions
 
@@ -435,9 +435,9 @@ def test_config_is_read_as_plain_values(tmp_path: Path) -> None:
 
 
 def test_home_is_the_variable_or_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert records.home() == tmp_path
+    assert files.home() == tmp_path
     monkeypatch.setenv("EXPERIMENTS_HOME", "")
     monkeypatch.chdir(tmp_path)
-    assert records.home() == tmp_path
+    assert files.home() == tmp_path
     monkeypatch.setenv("EXPERIMENTS_HOME", "sub")
-    assert records.home() == tmp_path / "sub"
+    assert files.home() == tmp_path / "sub"

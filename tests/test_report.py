@@ -21,7 +21,7 @@ from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.report import write_report
 from experiments.ingredients.datasets import Digits
-from experiments.results import records
+from experiments.results import files, lookup, records
 from experiments.results.evaluation import image_digests
 from experiments.results.records import Predictions, Record
 from synthetic_runs import configured, probabilities_of, rows_of, write_run
@@ -55,7 +55,7 @@ def write_runs(home: Path, digits: tuple[np.ndarray, np.ndarray], seeds: int = 2
             config=configured(**settings, seed=seed), sweep="s", varied={**settings, "seed": seed},
             rows=rows_of([0.5 + number / 90, 0.3, 0.1], [0.4, 0.3, 0.25 + number / 90], [0.8, 0.9, 0.95]),
         )  # fmt: skip
-    return records.find("s", home)
+    return lookup.find("s", home)
 
 
 class Page(HTMLParser):
@@ -105,7 +105,7 @@ def test_report_needs_nothing_but_itself(report: Path):
 
 
 def test_report_says_all_that_the_comparison_says(report: Path, home: Path):
-    comparison, page = compare(records.find("s", home)), Page(report.read_text())
+    comparison, page = compare(lookup.find("s", home)), Page(report.read_text())
     assert "12 finished runs in 6 configurations on digits" in page.text
     for configuration in comparison.configurations:
         assert configuration.label in page.text
@@ -145,9 +145,9 @@ def test_report_escapes_what_comes_from_a_config(home: Path, digits):
 def test_report_of_broken_histories_and_metrics(home: Path, digits):
     runs = write_runs(home, digits, 1, model__width=[1, 2, 3])
     (runs[0].directory / "history.csv").unlink()
-    records.write_history(runs[1].directory / "history.csv", rows_of([np.nan, np.inf], [np.nan, 1.0], [0.1, 0.1]))
+    files.write_history(runs[1].directory / "history.csv", rows_of([np.nan, np.inf], [np.nan, 1.0], [0.1, 0.1]))
     runs[2].write(metrics={})
-    page = Page(write_report(records.find("s", home), home / "report")[0].read_text())
+    page = Page(write_report(lookup.find("s", home), home / "report")[0].read_text())
     assert "width 3" in page.text
 
 
@@ -172,7 +172,7 @@ def test_report_of_fifty_runs_is_small(home: Path, digits):
 
 def test_report_is_refreshed_in_place(report: Path, home: Path):
     before = report.read_bytes()
-    write_report(records.find("s", home), report.parent)
+    write_report(lookup.find("s", home), report.parent)
     assert report.read_bytes() == before
     assert len(list(report.parent.iterdir())) == 3
 
@@ -189,7 +189,7 @@ def test_png_uri_is_a_png_of_the_pixels():
 
 
 def test_galleries_show_the_missed_images(report: Path, home: Path):
-    comparison, html = compare(records.find("s", home)), report.read_text()
+    comparison, html = compare(lookup.find("s", home)), report.read_text()
     images = Digits(name="digits", validation_fraction=0.1, train_limit=None).load().test.images
     for mistake in comparison.most_missed[:48]:
         assert png_uri(images[mistake.index]) in html
@@ -343,7 +343,7 @@ def test_report_works_in_a_browser_without_error_or_request(report: Path, home: 
     assert [address for address in addresses if not OWN.match(address)] == []
     shown = json.loads(re.search("<title>(.*)</title>", dom).group(1).replace("&quot;", '"'))
     before, rising, falling, lit, unlit, fits, pictures = shown
-    accuracies = [100 * c.mean("test/accuracy") for c in compare(records.find("s", home)).configurations]
+    accuracies = [100 * c.mean("test/accuracy") for c in compare(lookup.find("s", home)).configurations]
     assert before == ["1", "2", "3", "4", "5", "6"]
     assert [accuracies[int(rank) - 1] for rank in rising] == sorted(accuracies)
     assert falling == rising[::-1]

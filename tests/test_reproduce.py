@@ -22,7 +22,7 @@ from experiments import reproduction
 from experiments.config import RunConfig, compose
 from experiments.errors import InputError, StoppedError
 from experiments.reproduce import main, reproduce
-from experiments.results import mirrored, records, tracking
+from experiments.results import files, lookup, mirrored, records, tracking
 from experiments.results.records import Record
 
 MODEL = ("model=mlp", "model.units=[8]", "regularization=dropout", "training.epochs=3")
@@ -80,7 +80,7 @@ def repeat(run: Path | str, **options: Any) -> int:
 
 def verdict_of(out: str) -> dict[str, Any]:
     """The `verdict.json` in the directory that stands in the last line."""
-    values: dict[str, Any] = json.loads((Path(out.splitlines()[-1]) / records.VERDICT).read_text())
+    values: dict[str, Any] = json.loads((Path(out.splitlines()[-1]) / files.VERDICT).read_text())
     return values
 
 
@@ -106,8 +106,8 @@ def test_repeat_of_a_finished_run_is_identical(original: Path, home: Path, capsy
 
 def test_changed_yaml_value_is_the_first_cause(original: Path, capsys: Any, caplog: Any) -> None:
     caplog.set_level(logging.INFO, "experiments")
-    before = yaml.safe_load((original / records.CONFIG).read_text())["optimizer"]["learning_rate"]
-    edit(original / records.CONFIG, "optimizer.learning_rate", 0.05)
+    before = yaml.safe_load((original / files.CONFIG).read_text())["optimizer"]["learning_rate"]
+    edit(original / files.CONFIG, "optimizer.learning_rate", 0.05)
     assert repeat(original) == 1
     out = capsys.readouterr().out
     assert "\ndifferent from epoch 1 on: train/loss " in f"\n{out}"
@@ -142,7 +142,7 @@ def test_changed_label_is_the_first_cause(tensorflow: Any, home: Path, capsys: A
 def of_mnist(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run of MNIST, and a file of MNIST with other content."""
     record = write_record(home / "outputs" / "ours", state="finished")
-    (record.directory / records.CONFIG).write_text(compose("dataset=mnist", "training.threads=1").to_yaml())
+    (record.directory / files.CONFIG).write_text(compose("dataset=mnist", "training.threads=1").to_yaml())
     digits = compose("dataset=digits").dataset.load()
     arrays = {"x_train": digits.train.images, "y_train": digits.train.labels}
     np.savez(home / "mnist.npz", **arrays, x_test=digits.test.images, y_test=digits.test.labels)
@@ -160,15 +160,15 @@ def test_mnist_that_is_no_longer_mnist_is_the_first_cause(check: bool, of_mnist:
 
 
 def test_data_that_is_gone_is_no_difference(of_mnist: Path, home: Path) -> None:
-    edit(of_mnist / records.CONFIG, "dataset.path", str(home / "gone.npz"))
+    edit(of_mnist / files.CONFIG, "dataset.path", str(home / "gone.npz"))
     for check in (True, False):
         with pytest.raises(InputError, match=r"dataset.path: .*gone.npz"):
             repeat(of_mnist, check=check)
 
 
 def test_changed_epochs_are_noticed_at_the_end(original: Path, capsys: Any) -> None:
-    edit(original / records.CONFIG, "training.epochs", 4)
-    edit(original / records.CONFIG, "schedule", {"name": "constant", "warmup_fraction": 0.0})
+    edit(original / files.CONFIG, "training.epochs", 4)
+    edit(original / files.CONFIG, "schedule", {"name": "constant", "warmup_fraction": 0.0})
     assert repeat(original) == 1
     out = capsys.readouterr().out
     assert "config: schedule.name cosine then, constant now" in out
@@ -176,7 +176,7 @@ def test_changed_epochs_are_noticed_at_the_end(original: Path, capsys: Any) -> N
 
 
 def test_stop_at_difference_ends_the_repeat_there(original: Path, capsys: Any) -> None:
-    edit(original / records.CONFIG, "seed", 1)
+    edit(original / files.CONFIG, "seed", 1)
     assert repeat(original, stop_at_difference=True) == 1
     out = capsys.readouterr().out
     again = records.load(Path(out.splitlines()[-1]))
@@ -186,7 +186,7 @@ def test_stop_at_difference_ends_the_repeat_there(original: Path, capsys: Any) -
 
 
 def test_tolerance_lets_a_small_difference_pass(original: Path, home: Path, capsys: Any) -> None:
-    edit(original / records.CONFIG, "optimizer.epsilon", 1.1e-7)
+    edit(original / files.CONFIG, "optimizer.epsilon", 1.1e-7)
     assert repeat(original, tolerance=0.01) == 0
     out = capsys.readouterr().out
     assert "\nequal within tolerance 0.01: 3 epochs and all metrics\n" in f"\n{out}"
@@ -218,7 +218,7 @@ def test_stopped_repeat_has_no_verdict_until_it_has_gone_on(
     assert repeat(original) == 130
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].startswith("no verdict: interrupted after epoch 1; python -m experiments.run resume=2")
-    assert not (Path(lines[-1]) / records.VERDICT).exists()
+    assert not (Path(lines[-1]) / files.VERDICT).exists()
     monkeypatch.setattr(sys, "argv", ["run", f"resume={lines[-1]}"])
     # The name of a record is what finds the original, so the copy has to have it.
     original.rename(original.with_name(records.load(original).name))
@@ -286,14 +286,14 @@ def test_check_of_a_run_made_here_expects_the_same(original: Path, capsys: Any) 
 def test_check_names_what_differs(
     path: tuple[str, ...], value: Any, cause: str, original: Path, home: Path, capsys: Any
 ) -> None:
-    facts = json.loads((original / records.ENVIRONMENT).read_text())
+    facts = json.loads((original / files.ENVIRONMENT).read_text())
     node = facts
     for key in path[:-1]:
         node = node[key]
     node[path[-1]] = value
     if path[0] == "code":
         facts["code"]["files"]["training/loop.py"] = "0" * 16
-    records.write_json(original / records.ENVIRONMENT, facts)
+    files.write_json(original / files.ENVIRONMENT, facts)
     assert repeat(original, check=True) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("a repeat may differ")
@@ -340,13 +340,13 @@ def test_sweep_is_refused(home: Path) -> None:
 
 
 def test_portable_run_has_one_thread(original: Path) -> None:
-    edit(original / records.CONFIG, "training.determinism", "portable")
+    edit(original / files.CONFIG, "training.determinism", "portable")
     with pytest.raises(InputError, match="threads must be 1"):
         repeat(original, threads=2)
 
 
 def test_config_that_no_longer_fits_names_every_key(original: Path, home: Path) -> None:
-    config = original / records.CONFIG
+    config = original / files.CONFIG
     edit(config, "optimizer.epsilon", ...)
     edit(config, "optimizer.amsgrad", False)
     edit(config, "training.precision", "float8")
@@ -480,7 +480,7 @@ def test_a_changed_line_of_code_is_the_first_cause(repeats: Repeats) -> None:
 def test_saved_config_is_a_config_for_hydra(repeats: Repeats) -> None:
     assert repeats.from_its_config.code == 0, repeats.from_its_config
     again = repeats.from_its_config.record
-    before = records.find(repeats.same.record.reproduces or "", repeats.same.home)[0]
+    before = lookup.find(repeats.same.record.reproduces or "", repeats.same.home)[0]
     assert again.directory != before.directory
     assert again.run_key == before.run_key
     assert again.weights_digest == before.weights_digest

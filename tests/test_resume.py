@@ -18,8 +18,9 @@ from experiments.conf import CONF
 from experiments.config import RunConfig, compose
 from experiments.errors import InputError, StoppedError
 from experiments.ingredients.datasets import ImageData
-from experiments.results import records
-from experiments.results.records import EpochRow, Record
+from experiments.results import files, lookup, records
+from experiments.results.files import EpochRow
+from experiments.results.records import Record
 
 EPOCHS = 4
 TINY = (
@@ -166,7 +167,7 @@ class Power:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.writes, self.fails_at, self.after_renaming = 0, -1, False
-        whole = records.write_atomically
+        whole = files.write_atomically
 
         def write(path: Path, content: str | bytes) -> None:
             self.writes += 1
@@ -235,10 +236,10 @@ def lose_power_once(
     with pytest.raises(PowerLossError):
         run_here(config, directory)
     power.fail(-1, after_renaming=False)
-    if not (directory / records.RECORD).exists():
+    if not (directory / files.RECORD).exists():
         directory = directory.with_name(f"{directory.name}-again")  # it was no run yet
     assert ending_of(run_here(config, directory)) == whole
-    assert not (directory / records.CHECKPOINT).exists()
+    assert not (directory / files.CHECKPOINT).exists()
 
 
 # What an interrupted run finds when it goes on.
@@ -284,31 +285,31 @@ def interrupted(stopped: Path, tmp_path: Path) -> Path:
 def go_on(directory: Path) -> Record:
     from experiments.config import load_config
 
-    return run_here(load_config(directory / records.CONFIG), directory)
+    return run_here(load_config(directory / files.CONFIG), directory)
 
 
 def tear_history(directory: Path) -> None:
-    path = directory / records.HISTORY
+    path = directory / files.HISTORY
     path.write_text(path.read_text()[:-30])
 
 
 def lose_history(directory: Path) -> None:
-    (directory / records.HISTORY).unlink()
+    (directory / files.HISTORY).unlink()
 
 
 def forget_an_epoch(directory: Path) -> None:
     """Killed after the checkpoint and before the history."""
-    lines = (directory / records.HISTORY).read_text().splitlines()
-    (directory / records.HISTORY).write_text("\n".join(lines[:-1]) + "\n")
+    lines = (directory / files.HISTORY).read_text().splitlines()
+    (directory / files.HISTORY).write_text("\n".join(lines[:-1]) + "\n")
     records.load(directory).write(epochs_run=1)
 
 
 def damage_the_newest_checkpoint(directory: Path) -> None:
-    (directory / records.CHECKPOINT / "epoch-00002.npz").write_bytes(b"")
+    (directory / files.CHECKPOINT / "epoch-00002.npz").write_bytes(b"")
 
 
 def lose_all_checkpoints(directory: Path) -> None:
-    for path in (directory / records.CHECKPOINT).iterdir():
+    for path in (directory / files.CHECKPOINT).iterdir():
         path.unlink()
 
 
@@ -339,7 +340,7 @@ def test_all_epochs_done_but_the_history_behind(
 
 
 def test_changed_config_is_not_gone_on_with(interrupted: Path) -> None:
-    path = interrupted / records.CONFIG
+    path = interrupted / files.CONFIG
     path.write_text(path.read_text().replace("batch_size: 16", "batch_size: 8"))
     with pytest.raises(InputError, match=r"holds another run; config: training.batch_size 16 then, 8 now"):
         go_on(interrupted)
@@ -353,7 +354,7 @@ def change_fact(directory: Path, *keys: str, value: Any) -> None:
     for key in keys[:-1]:
         node = node[key]
     node[keys[-1]] = value
-    records.write_json(directory / records.ENVIRONMENT, facts)
+    files.write_json(directory / files.ENVIRONMENT, facts)
 
 
 CHANGES: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -375,7 +376,7 @@ def test_going_on_elsewhere_is_said_and_noted(text: str, interrupted: Path, capl
     (warning,) = [message for message in caplog.messages if message.startswith("went on after a change (")]
     assert text in warning
     assert warning.endswith("its bits may be neither those of then nor those of now")
-    log = (interrupted / records.LOG).read_text()
+    log = (interrupted / files.LOG).read_text()
     assert warning in log
     assert f"python -m experiments.run --config-path {interrupted} --config-name config" in log
     (noted,) = resumed.environment["resumed"]
@@ -435,6 +436,6 @@ def kill_in_an_epoch(home: Path, arguments: tuple[str, ...], epoch: int, chance:
 
 
 def only_run(home: Path) -> Path:
-    (directory,) = records.run_directories(home)
+    (directory,) = lookup.run_directories(home)
     assert records.load(directory).state == "interrupted"
     return directory

@@ -27,7 +27,7 @@ import pytest
 from conftest import SMALL, Ended, environment, started
 from experiments.config import compose, config_key, load_config, run_key
 from experiments.errors import InputError
-from experiments.results import records
+from experiments.results import lookup, records
 from experiments.results.evaluation import evaluate, image_digests, predictions_digest
 from experiments.results.records import Record
 
@@ -43,7 +43,7 @@ FIGURES = {
 
 def only_record(home: Path) -> Record:
     """The record of the only run in a home, where the command could not say it."""
-    (directory,) = records.run_directories(home)
+    (directory,) = lookup.run_directories(home)
     return records.load(directory)
 
 

@@ -22,7 +22,7 @@ from conftest import SMALL, environment, train, write_record
 from experiments.config import compose, load_config, read_yaml
 from experiments.errors import InputError
 from experiments.reproduce import reproduce
-from experiments.results import records, saved_model, tracking
+from experiments.results import files, records, saved_model, tracking
 
 CONFIG = yaml.safe_load(compose(*SMALL, "model=linear", "tracking=none").to_yaml())
 
@@ -39,7 +39,7 @@ def mark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def stranger(home: Path) -> Path:
     """The directory of a finished run that somebody else has sent."""
     record = write_record(home / "outputs" / "theirs", state="finished")
-    (record.directory / records.CONFIG).write_text(yaml.safe_dump(CONFIG))
+    (record.directory / files.CONFIG).write_text(yaml.safe_dump(CONFIG))
     return record.directory
 
 
@@ -70,13 +70,13 @@ def target(mark: Path) -> dict[str, Any]:
 def test_target_in_a_config_is_refused(where: str, stranger: Path, mark: Path) -> None:
     values = json.loads(json.dumps(CONFIG))
     (values[where] if where else values).update(target(mark))
-    (stranger / records.CONFIG).write_text(yaml.safe_dump(values))
+    (stranger / files.CONFIG).write_text(yaml.safe_dump(values))
     key = f"{where}._target_" if where else "_target_"
     with pytest.raises(InputError, match=rf"{key}: a config names options, and calls nothing") as caught:
         repeat(stranger)
     one_line(caught)
     with pytest.raises(InputError, match=rf"{key}: no such key"):
-        load_config(stranger / records.CONFIG)
+        load_config(stranger / files.CONFIG)
 
 
 def test_target_on_the_command_line_is_an_unknown_key(mark: Path) -> None:
@@ -113,8 +113,8 @@ def test_yaml_that_is_more_than_values_is_refused(text: str, rule: str, tmp_path
 def test_laughing_lists_do_not_fill_the_memory(stranger: Path) -> None:
     lines = ["a: &a [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
     lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
-    (stranger / records.CONFIG).write_text("\n".join(lines))
-    for read in (lambda: load_config(stranger / records.CONFIG), lambda: records.load(stranger).config):
+    (stranger / files.CONFIG).write_text("\n".join(lines))
+    for read in (lambda: load_config(stranger / files.CONFIG), lambda: records.load(stranger).config):
         with pytest.raises(InputError, match=r"repeats nothing by alias, received \*a"):
             read()
 
@@ -136,7 +136,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 )
 def test_saved_config_cannot_reach_into_hydra(trap: dict[str, Any], stranger: Path, home: Path, mark: Path) -> None:
     text = yaml.safe_dump(CONFIG | trap).replace("TARGET", json.dumps(target(mark)))
-    (stranger / records.CONFIG).write_text(text.replace("'{", "{").replace("}'", "}"))
+    (stranger / files.CONFIG).write_text(text.replace("'{", "{").replace("}'", "}"))
     group = stranger / "hydra" / "callbacks"
     group.mkdir(parents=True)
     (group / "trap.yaml").write_text(yaml.safe_dump({"trap": target(mark)}))
@@ -179,7 +179,7 @@ def test_the_trap_is_a_real_one(tmp_path: Path, mark: Path) -> None:
 
 
 def test_pickled_predictions_are_refused(stranger: Path, mark: Path) -> None:
-    (stranger / records.PREDICTIONS).write_bytes(pickled(mark, *records.Predictions.__annotations__))
+    (stranger / files.PREDICTIONS).write_bytes(pickled(mark, *records.Predictions.__annotations__))
     with pytest.raises(InputError, match=r"predictions.npz: cannot be read as predictions \(ValueError: Object arrays"):
         records.load(stranger).predictions  # noqa: B018
 
@@ -301,7 +301,7 @@ def test_file_that_is_no_model_is_refused(content: bytes, tmp_path: Path) -> Non
 
 def test_mirroring_a_strangers_model_says_why_not(stranger: Path, model_file: Path, home: Path) -> None:
     rewrite(model_file, lambda layers: layers[1].update(class_name="Lambda", module="keras.layers"))
-    model_file.rename(stranger / records.MODEL)
+    model_file.rename(stranger / files.MODEL)
     config = compose(*SMALL, "model=linear", "tracking.log_model=true")
     with pytest.raises(tracking.TrackingError, match=r"holds keras.layers.Lambda, which no config can name") as caught:
         tracking.synchronise(records.load(stranger), config, home)
@@ -326,7 +326,7 @@ def test_mirroring_a_strangers_model_says_why_not(stranger: Path, model_file: Pa
     ],
 )
 def test_path_in_a_record_is_refused(key: str, value: str, stranger: Path) -> None:
-    path = stranger / records.RECORD
+    path = stranger / files.RECORD
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
     for use in (records.load, repeat):
         with pytest.raises(
@@ -337,13 +337,13 @@ def test_path_in_a_record_is_refused(key: str, value: str, stranger: Path) -> No
 
 
 def test_path_as_an_mlflow_id_is_refused(stranger: Path) -> None:
-    path = stranger / records.RECORD
+    path = stranger / files.RECORD
     path.write_text(json.dumps(json.loads(path.read_text()) | {"mlflow": {"run_id": "../../x"}}))
     with pytest.raises(InputError, match=r"see mlflow.run_id"):
         records.load(stranger)
 
 
-@pytest.mark.parametrize("name", [records.PREDICTIONS, records.LOG, records.CHECKPOINT, "figures/loss.png"])
+@pytest.mark.parametrize("name", [files.PREDICTIONS, files.LOG, files.CHECKPOINT, "figures/loss.png"])
 def test_link_that_leads_out_of_a_run_is_refused(name: str, stranger: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("not theirs")
@@ -354,7 +354,7 @@ def test_link_that_leads_out_of_a_run_is_refused(name: str, stranger: Path, tmp_
         records.load(stranger)
     one_line(caught)
     place.unlink()
-    place.symlink_to(stranger / records.CONFIG)  # within it is its own affair
+    place.symlink_to(stranger / files.CONFIG)  # within it is its own affair
     assert records.load(stranger).name == "theirs"
 
 

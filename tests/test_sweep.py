@@ -28,7 +28,7 @@ import yaml
 
 from conftest import SMALL, Ended, environment, started
 from experiments.config import available_cores, load_config
-from experiments.results import records
+from experiments.results import files, lookup, records
 from experiments.results.records import Record
 
 BASE = ("-m", *SMALL, "model=linear", "sweep.workers=2")
@@ -88,7 +88,7 @@ def wait_for_epoch(home: Path, job: int) -> None:
 
 
 def pid_of(home: Path, job: int) -> int:
-    (path,) = home.glob(f"multirun/*/{job}/{records.RECORD}")
+    (path,) = home.glob(f"multirun/*/{job}/{files.RECORD}")
     return int(json.loads(path.read_bytes())["process"]["pid"])
 
 
@@ -324,7 +324,7 @@ def test_jobs_of_another_sweep_are_linked(seen: Seen) -> None:
     assert [os.readlink(sweep_of(other) / str(job)) for job in range(4)] == [
         f"../{seen.sweep.name}/{job}" for job in (3, 2, 1, 0)
     ]
-    assert len(list(records.run_directories(seen.home))) == 4
+    assert len(list(lookup.run_directories(seen.home))) == 4
     assert_store_agrees(seen.home, jobs_of(seen.sweep))  # no run of its own, but a parent
     assert ask_store(seen.home, "SELECT status FROM runs WHERE name = ?", sweep_of(other).name) == [("FINISHED",)]
 
@@ -641,7 +641,7 @@ def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None
     assert re.fullmatch(r"this sweep is being run already, by process \d+; wait for it or stop it\n", refused.err)
     other = next(ended for ended in ends[1:] if ended.code == 0)
     assert sweep_of(ends[0]) != sweep_of(other)
-    trained = [records.load(path) for path in records.run_directories(home)]
+    trained = [records.load(path) for path in lookup.run_directories(home)]
     assert sorted(job.seed for job in trained) == [0, 1, 2, 3]  # no key was trained twice
     assert [job.seed for job in jobs_of(sweep_of(ends[0]))] == [0, 1, 2]
     assert [job.seed for job in jobs_of(sweep_of(other))] == [1, 2, 3]
@@ -652,7 +652,7 @@ def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None
 @pytest.mark.slow
 def test_eight_workers_on_a_fresh_store_lose_nothing(home: Path) -> None:
     """As on a machine of eight cores: more processes than there are here."""
-    change = "import experiments.sweeps.plan as plan; plan.available_cores = lambda: 8"
+    change = "import experiments.sweeps.planning as plan; plan.available_cores = lambda: 8"
     ended = run_changed_sweep(home, change, "training.epochs=20", "seed=range(8)", "sweep.workers=8")
     assert (ended.code, ended.err) == (0, "")
     assert ": 8 jobs: 8 new; 8 workers × 1 thread" in ended.out
@@ -708,7 +708,7 @@ def test_editing_code_and_conf_changes_nothing_in_a_sweep(home: Path, tmp_path_f
 
 @pytest.mark.slow
 def test_without_fork_workers_are_spawned(home: Path) -> None:
-    change = "import experiments.sweeps.workers as workers; workers.METHODS = ('spawn',)"
+    change = "import experiments.sweeps.executors.processes as workers; workers.METHODS = ('spawn',)"
     overrides = ("training.epochs=2", "seed=0,1", "tracking=none")
     ended = run_changed_sweep(home, change, *overrides)
     assert (ended.code, ended.err) == (0, "")

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import Command, started
 from experiments.errors import InputError
-from experiments.results import records
+from experiments.results import lookup, records
 from test_sweep import (
     BASE,
     assert_nothing_runs,
@@ -33,7 +33,7 @@ LONGEST_WAIT_SECONDS = 1.5  # a job takes about this long: so a kill may fall on
 def running(home: Path) -> list[int]:
     """The processes that train now."""
     found = []
-    for directory in records.run_directories(home):
+    for directory in lookup.run_directories(home):
         with suppress(InputError):
             record = records.load(directory)
             if record.state == "running":

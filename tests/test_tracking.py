@@ -19,9 +19,10 @@ import pytest
 
 from conftest import epoch_row, write_record
 from experiments.config import RunConfig, compose
-from experiments.results import captions, records, tracking
+from experiments.results import captions, files, records, tracking
 from experiments.results.evaluation import Overfitting
-from experiments.results.records import EpochRow, Failure, Record
+from experiments.results.files import EpochRow
+from experiments.results.records import Failure, Record
 
 ROWS = [epoch_row(1, 0.5), epoch_row(2, 0.25), epoch_row(3, 0.2)]
 METRICS = {"test/accuracy": 0.99, "test/cross_entropy": 0.03, "validation/accuracy": 0.98, "generalisation_gap": 0.004}
@@ -59,7 +60,7 @@ def record(store: Path, request: pytest.FixtureRequest) -> Record:
 
 
 def finish(record: Record, state: str = "finished", rows: list[EpochRow] = ROWS, **fields: Any) -> None:
-    records.write_history(record.directory / records.HISTORY, rows)
+    files.write_history(record.directory / files.HISTORY, rows)
     overfitting = Overfitting("No overfitting.", None, 3, 0.004)
     ended = {"seconds": 12.5, "epochs_run": len(rows), "metrics": METRICS, "overfitting": overfitting}
     record.write(state=state, **ended | fields)
@@ -330,7 +331,7 @@ def test_model_is_logged_once_with_signature_example_and_requirements(
     pixels = keras.Input((4, 4, 1), name="pixels")
     scores = keras.layers.Dense(3, activation="softmax")(keras.layers.Flatten()(pixels))
     model = keras.Model(pixels, scores)
-    model.save(record.directory / records.MODEL)
+    model.save(record.directory / files.MODEL)
     run = mirrored(record, config, store)
     tracking.synchronise(record, config, store)
     (logged,) = read(record, store).outputs.model_outputs
@@ -356,7 +357,7 @@ def test_model_is_logged_once_with_signature_example_and_requirements(
 
 
 def test_model_is_not_logged_where_it_is_not_wanted(record: Record, store: Path) -> None:
-    (record.directory / records.MODEL).write_bytes(b"")
+    (record.directory / files.MODEL).write_bytes(b"")
     config = compose("dataset=digits", "tracking.log_model=false").with_threads(1)
     assert mirrored(record, config, store).outputs.model_outputs == []
 
@@ -428,7 +429,7 @@ def test_reused_run_that_is_not_in_the_store_is_no_mistake(record: Record, confi
 
 def test_newest_sweeps_are_offered_as_views(config: RunConfig, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captions, "MOST_VIEWS", 2)
-    times = iter([records.now() + timedelta(minutes=minute) for minute in range(1, 9)])
+    times = iter([files.now() + timedelta(minutes=minute) for minute in range(1, 9)])
     monkeypatch.setattr(records, "now", lambda: next(times))
     experiment = opened("one", config, store).info.experiment_id
     client(store).set_experiment_tag(experiment, "mlflow.sharedViewState.mine", "deflate;eJw=")

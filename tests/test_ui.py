@@ -21,7 +21,7 @@ from PIL import Image
 
 from conftest import environment, epoch_row, write_record
 from experiments.config import compose
-from experiments.results import records, tracking
+from experiments.results import files, tracking
 from experiments.results.evaluation import Overfitting
 from experiments.results.records import MLflowState
 
@@ -115,9 +115,9 @@ def sweep_of_runs(home: Path) -> None:
             varied={"optimizer": config.optimizer.name, "seed": config.seed}, mlflow=MLflowState(parent_run_id=parent),
         )  # fmt: skip
         rows = [epoch_row(epoch, 0.1 * job + 1 / epoch) for epoch in (1, 2, 3)]
-        records.write_history(record.directory / records.HISTORY, rows)
-        (record.directory / records.FIGURES).mkdir()
-        Image.new("RGB", PICTURE, "#bd1f01").save(record.directory / records.FIGURES / "misclassified.png")
+        files.write_history(record.directory / files.HISTORY, rows)
+        (record.directory / files.FIGURES).mkdir()
+        Image.new("RGB", PICTURE, "#bd1f01").save(record.directory / files.FIGURES / "misclassified.png")
         metrics = {"validation/accuracy": accuracy, "test/accuracy": 0.9 + job / 100}
         verdict = Overfitting("No overfitting.", None, 3, 0.0)
         record.write(state="finished", seconds=9.0, epochs_run=3, metrics=metrics, overfitting=verdict)

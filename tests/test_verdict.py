@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from experiments.results import records
+from experiments.results import files
 from experiments.results.causes import Cause, find_causes
-from experiments.results.records import EpochRow, Predictions, Record
+from experiments.results.files import EpochRow
+from experiments.results.records import Predictions, Record
 from experiments.results.verdict import Difference, as_json, compare_rows, judge, tell
 from synthetic_runs import probabilities_of, rows_of, write_run
 
@@ -66,7 +67,7 @@ def run(
     found = fields.pop("facts", FACTS)
     record = write_run(directory, predictions() if made is None else made, rows=rows, **fields)
     if found is not None:
-        records.write_json(directory / records.ENVIRONMENT, found)
+        files.write_json(directory / files.ENVIRONMENT, found)
     return record
 
 
@@ -147,11 +148,11 @@ def test_predictions_of_other_images_are_not_counted(tmp_path: Path) -> None:
 
 def test_lost_predictions_of_the_original_are_not_counted_and_said(tmp_path: Path) -> None:
     original = run(tmp_path / "a")
-    (original.directory / records.PREDICTIONS).unlink()
+    (original.directory / files.PREDICTIONS).unlink()
     verdict = judge(original, run(tmp_path / "b"))
     assert (verdict.verdict, verdict.changed_predictions) == ("identical", None)
     assert tell(verdict)[1].startswith("the predictions were compared by their digest only: ")
-    assert str(original.directory / records.PREDICTIONS) in tell(verdict)[1]
+    assert str(original.directory / files.PREDICTIONS) in tell(verdict)[1]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_runs_that_diverge_alike_are_identical(tmp_path: Path) -> None:
     rows = changed(3, train_loss=math.nan)
     pair = [write_run(tmp_path / name, None, rows=rows, state="diverged") for name in "ab"]
     for record in pair:
-        records.write_json(record.directory / records.ENVIRONMENT, FACTS)
+        files.write_json(record.directory / files.ENVIRONMENT, FACTS)
     assert judge(*pair).verdict == "identical"
     finished = run(tmp_path / "c", rows=rows)
     assert judge(finished, pair[1]).first == Difference(None, "state", "finished", "diverged")

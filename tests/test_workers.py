@@ -20,19 +20,20 @@ import pytest
 
 from experiments.errors import InputError
 from experiments.results import environment
-from experiments.results.records import EpochRow
-from experiments.sweeps import tasks, workers
-from experiments.sweeps.tasks import Ended, EpochDone, Planner
-from experiments.sweeps.workers import Worker
+from experiments.results.files import EpochRow
+from experiments.sweeps import worker
+from experiments.sweeps.executors import processes
+from experiments.sweeps.executors.processes import Worker
+from experiments.sweeps.worker import Ended, EpochDone, Planner, compare
 
 ROW = EpochRow(1, 0.5, 0.5, 0.8, 0.6, 0.6, 0.7, 0.01, 1.0, "ab")
 
 
 @pytest.fixture(autouse=True)
 def none_left() -> Iterator[None]:
-    with workers.none_left():
+    with processes.none_left():
         yield
-    assert workers._alive == set()
+    assert processes._alive == set()
 
 
 # Tasks of these tests; a worker imports them from here.
@@ -101,14 +102,14 @@ def heard(worker: Worker, seconds: float = 20) -> list[Any]:
     """All that it says until it ends."""
     said, end = [], time.monotonic() + seconds
     while not worker.ended and time.monotonic() < end:
-        workers.wait([worker], 0.1)
+        processes.wait([worker], 0.1)
         said += worker.messages()
     return said
 
 
 def next_word(worker: Worker) -> Any:
     for _ in range(200):
-        workers.wait([worker], 0.1)
+        processes.wait([worker], 0.1)
         for message in worker.messages():
             return message
         if worker.ended:
@@ -208,8 +209,8 @@ def test_worker_that_has_ended_may_be_stopped() -> None:
 @pytest.mark.slow
 def test_workers_share_tensorflow_and_do_not_search_it_for_garbage() -> None:
     code = (
-        "from experiments.sweeps import workers; import test_workers; workers.start_server()\n"
-        "print(*workers.answer(workers.Worker(test_workers.say_what_is_shared)))"
+        "from experiments.sweeps import workers; import test_workers; processes.start_server()\n"
+        "print(*processes.answer(processes.Worker(test_workers.say_what_is_shared)))"
     )
     variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
     ended = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=60)
@@ -221,7 +222,7 @@ def test_workers_share_tensorflow_and_do_not_search_it_for_garbage() -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_worker_ends_with_its_planner(how: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import time; from experiments.sweeps.workers import Worker, wait; import test_workers\n"
+        "import time; from experiments.sweeps.executors.processes import Worker, wait; import test_workers\n"
         "workers = [Worker(test_workers.wait_deaf) for _ in range(2)]\n"
         "[test_workers.next_word(worker) for worker in workers]\n"
         "print(*[worker.process.pid for worker in workers], flush=True)\n"
@@ -242,18 +243,18 @@ def test_worker_ends_with_its_planner(how: signal.Signals, tmp_path: Path) -> No
 def test_what_a_task_prints_goes_to_its_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "output"
     output.write_text("before\n")
-    assert workers.answer(Worker(print_much, output=output)) == Ended("finished")
+    assert processes.answer(Worker(print_much, output=output)) == Ended("finished")
     lines = ["before", "from Python", "an error", "from C", "from C, an error", "from a logger"]
     assert sorted(output.read_text().splitlines()) == sorted(lines)
-    workers.answer(Worker(print_much))
-    workers.answer(Worker(print_much, output=tmp_path / "nowhere" / "output"))
+    processes.answer(Worker(print_much))
+    processes.answer(Worker(print_much, output=tmp_path / "nowhere" / "output"))
     assert capfd.readouterr() == ("", "")
 
 
 def test_crash_and_error_leave_where_they_happened(tmp_path: Path) -> None:
-    assert workers.answer(Worker(crash, output=tmp_path / "crash")) == "SIGSEGV"
+    assert processes.answer(Worker(crash, output=tmp_path / "crash")) == "SIGSEGV"
     assert "in crash" in (tmp_path / "crash").read_text()
-    assert workers.answer(Worker(raise_an_error, output=tmp_path / "error")) == "exit code 1"
+    assert processes.answer(Worker(raise_an_error, output=tmp_path / "error")) == "exit code 1"
     assert "ValueError: nobody expected it" in (tmp_path / "error").read_text()
 
 
@@ -266,14 +267,14 @@ def test_worker_that_hangs_tells_where(tmp_path: Path) -> None:
 
 
 def test_question_without_answer_is_an_input_error() -> None:
-    assert workers.ask(echo, "yes") == Ended("yes")
+    assert processes.ask(echo, "yes") == Ended("yes")
     with pytest.raises(InputError, match="the process ended with SIGSEGV"):
-        workers.ask(crash)
+        processes.ask(crash)
 
 
 def test_comparison_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "record.json").write_text("{")
-    worker = Worker(tasks.compare, [tmp_path], tmp_path)
+    worker = Worker(compare, [tmp_path], tmp_path)
     (ended,) = heard(worker)
     worker.leave()
     assert ended.state == "failed"
@@ -281,11 +282,11 @@ def test_comparison_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_run_of_code_that_was_edited_is_refused(tmp_path: Path, small: Callable[..., Any]) -> None:
-    run = tasks.Run(small(), tmp_path / "0", tasks.Origin(), tmp_path / "lock", "another digest")
-    said = workers.answer(Worker(tasks.carry_out, run))
+    run = worker.Run(small(), tmp_path / "0", worker.Origin(), tmp_path / "lock", "another digest")
+    said = processes.answer(Worker(worker.carry_out, run))
     told = "the code was edited after the sweep was planned; give the command again"
     assert said == Ended("failed", f"InputError: {told}")
-    built = workers.answer(Worker(tasks.try_to_build, small(), (28, 28, 1, 10), "another digest"))
+    built = processes.answer(Worker(worker.try_to_build, small(), (28, 28, 1, 10), "another digest"))
     assert built.mistakes == (told,)
     assert not (tmp_path / "0").exists()
 
@@ -293,7 +294,7 @@ def test_run_of_code_that_was_edited_is_refused(tmp_path: Path, small: Callable[
 def test_run_whose_key_is_locked_is_left_to_its_holder(tmp_path: Path, small: Callable[..., Any]) -> None:
     from experiments.sweeps.locks import held
 
-    run = tasks.Run(small(), tmp_path / "0", tasks.Origin(), tmp_path / "lock", environment.code_digest())
+    run = worker.Run(small(), tmp_path / "0", worker.Origin(), tmp_path / "lock", environment.code_digest())
     with held(tmp_path / "lock"):
-        assert workers.answer(Worker(tasks.carry_out, run)) == Ended("busy")
+        assert processes.answer(Worker(worker.carry_out, run)) == Ended("busy")
     assert not (tmp_path / "0").exists()

@@ -34,9 +34,9 @@ def run_experiment(config: RunConfig, directory: Path | None = None, **options: 
 def load(run: Path | str) -> Record:
     """The record of a run: a directory, a name, `sweep/number`, or an MLflow run id; raises `InputError` otherwise."""
     from experiments.errors import InputError
-    from experiments.results import records
+    from experiments.results import files, lookup
 
-    found = records.find(str(run), records.home())
+    found = lookup.find(str(run), files.home())
     if len(found) != 1:
         raise InputError(f"{run}: is a sweep of {len(found)} runs; name one of them, as in {run}/0")
     return found[0]

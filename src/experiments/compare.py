@@ -43,9 +43,9 @@ def show(names: Sequence[str], output: Path | None) -> int:
 
     from experiments.comparison import report, terminal
     from experiments.comparison.comparison import compare
-    from experiments.results import records
+    from experiments.results import files
 
-    home = records.home()
+    home = files.home()
     runs = _find(names, home)
     comparison = compare(runs)
     terminal.show(comparison, Console())
@@ -59,22 +59,22 @@ def show(names: Sequence[str], output: Path | None) -> int:
 
 def _find(names: Sequence[str], home: Path) -> list[Record]:
     """Every run that is named, once."""
-    from experiments.results import records
+    from experiments.results import lookup
 
     if not names:
-        return records.newest_sweep(home)
-    found = [record for name in names for record in records.find(name, home)]
+        return lookup.newest_sweep(home)
+    found = [record for name in names for record in lookup.find(name, home)]
     return list({record.directory.resolve(): record for record in found}.values())
 
 
 def _place(runs: Sequence[Record], home: Path) -> Path:
     """The sweep or the run itself; for anything else a folder that is the same for the same runs."""
-    from experiments.results import records
+    from experiments.results import files
 
     directories = {record.directory for record in runs}
     # A job that another sweep, or a single run, has done before is a link.
     for sweep in {record.directory.parent for record in runs if record.sweep or record.directory.is_symlink()}:
-        if directories == {path.parent for path in sweep.glob(f"*/{records.RECORD}")}:
+        if directories == {path.parent for path in sweep.glob(f"*/{files.RECORD}")}:
             return sweep
     if len(directories) == 1:
         return directories.pop()

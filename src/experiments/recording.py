@@ -16,7 +16,7 @@ from typing import Any
 from experiments.config import RunConfig, config_key, flatten, run_key
 from experiments.errors import DivergedError, InputError, StoppedError
 from experiments.ingredients.datasets import ImageData
-from experiments.results import environment, records, tracking
+from experiments.results import environment, files, records, tracking
 from experiments.results.causes import Cause, find_causes
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record, State
 from experiments.results.tracking import Mirror
@@ -53,10 +53,10 @@ def gather_facts(config: RunConfig, dataset_digest: str, variables: Mapping[str,
 def open_record(config: RunConfig, data: ImageData, parameters: int, directory: Path | None, origin: Origin) -> Record:
     """The record of a new run, or of the interrupted one that `directory` holds, with the files known at the start."""
     facts, key = gather_facts(config, data.digest), run_key(config, data.digest)
-    files = {records.CONFIG: config.to_yaml(), **{f"{records.HYDRA}/{k}": text for k, text in origin.hydra.items()}}
-    if directory and (directory / records.RECORD).exists():
-        return _reopen(directory, key, facts, files)
-    name = f"{records.now():%Y%m%d-%H%M%S}-{config.model.name}-{config.optimizer.name}-{secrets.token_hex(2)}"
+    texts = {files.CONFIG: config.to_yaml(), **{f"{files.HYDRA}/{k}": text for k, text in origin.hydra.items()}}
+    if directory and (directory / files.RECORD).exists():
+        return _reopen(directory, key, facts, texts)
+    name = f"{files.now():%Y%m%d-%H%M%S}-{config.model.name}-{config.optimizer.name}-{secrets.token_hex(2)}"
     record = Record(
         name=f"{origin.sweep}/{origin.job}" if origin.sweep else name,
         run_key=key,
@@ -65,7 +65,7 @@ def open_record(config: RunConfig, data: ImageData, parameters: int, directory: 
         sweep=origin.sweep,
         job=origin.job,
         varied=dict(origin.varied),
-        started_at=records.now(),
+        started_at=files.now(),
         process=Process.current(),
         parameters=parameters,
         dataset=DatasetSummary(name=data.name, digest=data.digest, source=data.source),
@@ -74,12 +74,12 @@ def open_record(config: RunConfig, data: ImageData, parameters: int, directory: 
         reproduces=origin.reproduces,
         mlflow=MLflowState(parent_run_id=origin.parent_run_id),
     )
-    files |= {records.ENVIRONMENT: records.json_text(facts), records.CODE_DIFF: environment.code_diff()}
-    record.create(directory or records.home() / "outputs" / name, files)
+    texts |= {files.ENVIRONMENT: files.json_text(facts), files.CODE_DIFF: environment.code_diff()}
+    record.create(directory or files.home() / "outputs" / name, texts)
     return record
 
 
-def _reopen(directory: Path, key: str, facts: Mapping[str, Any], files: Mapping[str, str]) -> Record:
+def _reopen(directory: Path, key: str, facts: Mapping[str, Any], texts: Mapping[str, str]) -> Record:
     record = records.load(directory)
     causes = find_causes(record.environment, facts)
     if record.run_key != key:
@@ -87,8 +87,8 @@ def _reopen(directory: Path, key: str, facts: Mapping[str, Any], files: Mapping[
         raise InputError(f"{directory}: holds another run; {'; '.join(why) or 'its run_key differs'}")
     if record.state == "running":
         raise InputError(f"{directory}: is being run by process {record.process.pid} on {record.process.host}")
-    for name, text in files.items():
-        records.write_atomically(directory / name, text)
+    for name, text in texts.items():
+        files.write_atomically(directory / name, text)
     _note_other_circumstances(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
     record.write(state="running", process=Process.current(), error=None, finished_at=None)
     return record
@@ -101,7 +101,7 @@ def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
     if not new:
         return
     record.environment = record.environment | {"resumed": [*earlier, *new]}
-    records.write_json(record.directory / records.ENVIRONMENT, record.environment)
+    files.write_json(record.directory / files.ENVIRONMENT, record.environment)
     record.code_digest = f"{RESUMED}{record.code_digest.removeprefix(RESUMED)}"
 
 
@@ -120,12 +120,12 @@ def _warn_of_changes(record: Record) -> None:
 def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
     """Whatever happens inside ends in a state of the record, a line for the user, and the end of the MLflow run."""
     started, earlier = time.perf_counter(), record.seconds
-    with _logging_to(record.directory / records.LOG):
+    with _logging_to(record.directory / files.LOG):
         images = f"{record.dataset.name} ({record.dataset.source})"
         threads = f"{config.training.threads} thread{'' if config.training.threads == 1 else 's'}"
         log.info("%s: %s parameters, %s, %s", record.name, f"{record.parameters:,}", images, threads)
         _warn_of_changes(record)
-        mirror = tracking.start_mirror(record, config, records.home())
+        mirror = tracking.start_mirror(record, config, files.home())
         state: State = "failed"
         failure: Failure | None = None
         try:
@@ -143,9 +143,9 @@ def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
             log.error("%s: %s: %s", state, failure.type, error)
             log.debug("traceback", exc_info=True)  # for run.log; the screen has the line above
         seconds = round(earlier + time.perf_counter() - started, 3)
-        record.write(state=state, error=failure, finished_at=records.now(), seconds=seconds)
+        record.write(state=state, error=failure, finished_at=files.now(), seconds=seconds)
         if state == "finished":
-            Checkpoints(record.directory / records.CHECKPOINT).remove()
+            Checkpoints(record.directory / files.CHECKPOINT).remove()
         if mirror:
             with timed(record, "mirror"):
                 mirror.close()
@@ -184,7 +184,7 @@ def stoppable(record: Record, mirror: Mirror | None) -> Iterator[Callable[[], bo
         log.warning("stopping at the end of this epoch; Ctrl-C again stops now")
 
     def stop_now() -> None:
-        record.write(state="interrupted", finished_at=records.now())
+        record.write(state="interrupted", finished_at=files.now())
         if mirror:
             mirror.close(patience_seconds=ABORT_PATIENCE_SECONDS)
         exit_now()

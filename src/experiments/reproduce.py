@@ -54,10 +54,10 @@ def _threads(text: str) -> int:
 def reproduce(arguments: argparse.Namespace) -> int:
     """Repeats a run, or only compares then and now, and tells; returns the exit code."""
     from experiments import reproduction
-    from experiments.results import records
+    from experiments.results import files
     from experiments.results.verdict import tell, tell_causes
 
-    home = records.home()
+    home = files.home()
     with reproduction.original(arguments.run, home) as run:
         config = reproduction.config_of(run, threads=arguments.threads)
         if arguments.check:

@@ -15,10 +15,11 @@ from experiments.conf import CONF
 from experiments.config import RunConfig, flatten, read_yaml, validate
 from experiments.errors import InputError, StoppedError
 from experiments.recording import Origin, gather_facts
-from experiments.results import mirrored, records
+from experiments.results import files, lookup, mirrored
 from experiments.results.causes import Cause, find_causes
 from experiments.results.environment import NOT_AVAILABLE
-from experiments.results.records import EpochRow, Record
+from experiments.results.files import EpochRow
+from experiments.results.records import Record
 from experiments.results.verdict import Difference, Verdict, as_json, compare_rows, judge
 from experiments.training import runtime
 
@@ -37,7 +38,7 @@ def original(name: str, home: Path) -> Iterator[Record]:
     """
     with tempfile.TemporaryDirectory(prefix="experiments-") as folder:
         try:
-            found = records.find(name, home)
+            found = lookup.find(name, home)
         except InputError:
             downloaded = mirrored.download(name, home, Path(folder)) if MLFLOW_ID.fullmatch(name) else None
             if downloaded is None:
@@ -59,7 +60,7 @@ def config_of(record: Record, *, threads: int | None = None) -> RunConfig:
     Raises:
         InputError: it does not fit today's options; each key that has changed is named.
     """
-    values = read_yaml(record.directory / records.CONFIG)
+    values = read_yaml(record.directory / files.CONFIG)
     try:
         config = validate(values)
     except InputError as error:
@@ -177,6 +178,6 @@ def conclude(run: Record, again: Record, home: Path, *, tolerance: float | None 
     """The verdict on a repeat that has ended, in its directory and in MLflow."""
     verdict = judge(run, again, tolerance=tolerance)
     values: Mapping[str, Any] = as_json(verdict)
-    records.write_json(again.directory / records.VERDICT, values)
+    files.write_json(again.directory / files.VERDICT, values)
     mirrored.publish_verdict(verdict.verdict, run, again, home)
     return verdict

@@ -27,13 +27,13 @@ def main() -> None:
 def _resume(names: list[str]) -> int:
     from experiments.config import load_config
     from experiments.errors import InputError
-    from experiments.results import records
+    from experiments.results import files, lookup
 
     if len(sys.argv) != 2:
         raise InputError(
             "resume=RUN: stands alone; an interrupted run goes on with the config that it was started with"
         )
-    found = records.find(names[0], records.home())
+    found = lookup.find(names[0], files.home())
     if len(found) != 1:
         raise InputError(f"{names[0]}: is a sweep; the command that started it does what is missing")
     if found[0].state == "finished":
@@ -41,7 +41,7 @@ def _resume(names: list[str]) -> int:
     from experiments.reproduction import REPEATABLE
     from experiments.runner import run_experiment
 
-    record = run_experiment(load_config(found[0].directory / records.CONFIG), found[0].directory)
+    record = run_experiment(load_config(found[0].directory / files.CONFIG), found[0].directory)
     return _conclude(record) if record.reproduces and record.state in REPEATABLE else _tell(record)
 
 
@@ -49,12 +49,12 @@ def _conclude(record: Record) -> int:
     """Tells the verdict on a repeat that was interrupted and has now finished."""
     from experiments import reproduction
     from experiments.errors import InputError
-    from experiments.results import records
+    from experiments.results import files
     from experiments.results.verdict import tell
 
     try:
-        with reproduction.original(record.reproduces or "", records.home()) as run:
-            verdict = reproduction.conclude(run, record, records.home())
+        with reproduction.original(record.reproduces or "", files.home()) as run:
+            verdict = reproduction.conclude(run, record, files.home())
     except InputError as error:  # the original is gone
         say(f"no verdict: {error}")
         return _tell(record)
@@ -101,13 +101,13 @@ def _prepare_saved_config(arguments: list[str]) -> None:
     if place is None:
         return
     from experiments.config import load_config, read_yaml
-    from experiments.results import records
+    from experiments.results import files
 
     folder = Path(arguments[place]).resolve()
     name = _option(arguments, "--config-name", "-cn")
     file = folder / f"{'config' if name is None else arguments[name].removesuffix('.yaml')}.yaml"
     values = read_yaml(file)
-    is_own_tree = isinstance(values, dict) and "defaults" in values and not (folder / records.RECORD).exists()
+    is_own_tree = isinstance(values, dict) and "defaults" in values and not (folder / files.RECORD).exists()
     if not is_own_tree:
         load_config(file)
     arguments[place] = str(folder)

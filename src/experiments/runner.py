@@ -15,7 +15,7 @@ from experiments.config import RunConfig, available_cores
 from experiments.errors import InputError
 from experiments.ingredients.datasets import ImageData
 from experiments.recording import Origin, open_record, recording, stoppable, timed
-from experiments.results import records
+from experiments.results import files
 from experiments.results.evaluation import (
     Evaluation,
     Overfitting,
@@ -24,7 +24,8 @@ from experiments.results.evaluation import (
     image_digests,
     predictions_digest,
 )
-from experiments.results.records import EpochRow, Predictions, Record
+from experiments.results.files import EpochRow
+from experiments.results.records import Predictions, Record
 from experiments.results.tracking import Mirror
 from experiments.training import runtime
 from experiments.training.checkpoint import Checkpoints, State
@@ -67,7 +68,7 @@ def run_experiment(
         InputError: the data, the architecture or the place cannot be used; nothing was started, nothing is left.
     """
     config = resolve(config)
-    check_room(directory or records.home())
+    check_room(directory or files.home())
     data = config.dataset.load()
     with runtime.quiet() as native:
         runtime.prepare(config.training)
@@ -75,13 +76,13 @@ def run_experiment(
 
         trainer = loop.build(config, data)
         record = open_record(config, data, trainer.model.count_params(), directory, origin or Origin())
-        native.move_to(record.directory / records.LOG)
+        native.move_to(record.directory / files.LOG)
         with recording(record, config) as mirror:
             with timed(record, "train"):
                 rows = _train(trainer, data, record, mirror, on_epoch)
             results = _evaluate(trainer, data, rows, record)
-            trainer.save_model(record.directory / records.MODEL)
-            records.settle(record.directory / records.MODEL)
+            trainer.save_model(record.directory / files.MODEL)
+            files.settle(record.directory / files.MODEL)
             if mirror:
                 mirror.log_model()
             _draw(config, data, record, results)
@@ -118,7 +119,7 @@ def _train(
     from experiments.training import loop
 
     epochs, steps = trainer.config.training.epochs, trainer.batches.steps
-    checkpoints = Checkpoints(record.directory / records.CHECKPOINT)
+    checkpoints = Checkpoints(record.directory / files.CHECKPOINT)
     state = checkpoints.restore(trainer.model)
     if state.rows or record.epochs_run:  # the files may be an epoch ahead of the checkpoint, or behind it
         log.info("resumed after epoch %d", len(state.rows))
@@ -144,7 +145,7 @@ def _train(
 
 
 def _write_progress(record: Record, rows: list[EpochRow]) -> None:
-    records.write_history(record.directory / records.HISTORY, rows)
+    files.write_history(record.directory / files.HISTORY, rows)
     record.write(epochs_run=len(rows), weights_digest=rows[-1].weights_digest if rows else None)
 
 
@@ -160,7 +161,7 @@ def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: R
             validation_probabilities=trainer.mean_over_views(data.validation.images, alone["validation"]),
             validation_labels=data.validation.labels,
         )
-        records.write_arrays(record.directory / records.PREDICTIONS, vars(predictions))
+        files.write_arrays(record.directory / files.PREDICTIONS, vars(predictions))
         test = evaluate(predictions.test_probabilities, data.test.labels, doubtful=data.doubtful)
         validation = evaluate(predictions.validation_probabilities, data.validation.labels)
         seen = slice(len(data.validation.labels))  # as many training images as validation has: enough, and quick
@@ -190,7 +191,7 @@ def _draw(config: RunConfig, data: ImageData, record: Record, results: Results) 
     probabilities = results.predictions.test_probabilities
     shown = plots.Predictions(data.test.images, data.test.labels, probabilities, data.class_names, data.doubtful)
     title = f"{data.name} · {config.model.name} · {config.optimizer.name}"
-    folder = record.directory / records.FIGURES
+    folder = record.directory / files.FIGURES
     folder.mkdir(exist_ok=True)
     with timed(record, "figures"):
         for stem, figure in plots.all_figures(

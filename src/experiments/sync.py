@@ -25,16 +25,16 @@ def _arguments() -> argparse.Namespace:
 def sync(names: Sequence[str]) -> int:
     """Mirrors the named runs, or all that have ended and are not mirrored."""
     from experiments.config import load_config
-    from experiments.results import records, tracking
+    from experiments.results import files, lookup, tracking
 
-    home = records.home()
-    found = [record for name in names for record in records.find(name, home)] if names else records.unmirrored(home)
+    home = files.home()
+    found = [record for name in names for record in lookup.find(name, home)] if names else lookup.unmirrored(home)
     failed = 0
     for record in found:
         if record.state == "running":
             raise InputError(f"{record.name}: is still running; it is mirrored while it runs")
         try:
-            run_id = tracking.synchronise(record, load_config(record.directory / records.CONFIG), home)
+            run_id = tracking.synchronise(record, load_config(record.directory / files.CONFIG), home)
             print(f"{record.name}: mirrored as {run_id}")
         except tracking.TrackingError as error:
             failed += 1

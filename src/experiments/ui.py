@@ -59,9 +59,9 @@ def serve(port: int) -> int:
     Raises:
         InputError: there is no store, MLflow cannot read it, or the port cannot be had.
     """
-    from experiments.results import records, tracking
+    from experiments.results import files, tracking
 
-    home = records.home()
+    home = files.home()
     store = tracking.store_uri(home)
     if store.startswith(("http:", "https:")):
         print(f"MLFLOW_TRACKING_URI is a server with a UI of its own: {store}")

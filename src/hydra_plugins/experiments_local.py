@@ -68,7 +68,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Plans and carries out all jobs, then ends the process with the sweep's exit code."""
         del initial_job_idx
-        from experiments.sweeps.conductor import conduct
+        from experiments.sweeps.launch import conduct
 
         def compose(overrides: list[str]) -> Any:
             return self._loader.load_sweep_config(self._config, overrides)

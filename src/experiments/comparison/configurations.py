@@ -15,7 +15,8 @@ from experiments.comparison.estimate import accuracy_interval, t_interval
 from experiments.comparison.settings import Settings, label, varying
 from experiments.errors import InputError
 from experiments.results.evaluation import Interval, image_cross_entropy, predictions_digest
-from experiments.results.records import PREDICTIONS, RECORD, Predictions, Record
+from experiments.results.files import PREDICTIONS, RECORD
+from experiments.results.records import Predictions, Record
 
 UNTESTED = "(no predictions)"  # of a configuration, which may have a namesake whose runs have them
 

@@ -19,7 +19,8 @@ from experiments.comparison.mistakes import Mistake
 from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.settings import show
 from experiments.comparison.table import runs_csv, table
-from experiments.results.records import Record, write_atomically
+from experiments.results.files import write_atomically
+from experiments.results.records import Record
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "runs.csv"
 TILES = 24  # pictures in each part of the disagreement, twice as many in the gallery of what most runs miss

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig, flatten
-from experiments.results import records
-from experiments.results.records import EpochRow, Record
+from experiments.results import files
+from experiments.results.files import EpochRow
+from experiments.results.records import Record
 
 NOTE = "mlflow.note.content"  # MLflow shows this tag as the description, in Markdown
 SWEEPS = "sweeps"  # every sweep that a run is part of, each between spaces; the tag `sweep` is the one that trained it
@@ -176,7 +177,7 @@ def sweep_view(sweep: str, varied: Sequence[str]) -> tuple[str, str]:
         ],
         "isAccordionReordered": True,  # keeps the order of the sections
     }
-    now = round(1000 * records.now().timestamp())
+    now = round(1000 * files.now().timestamp())
     view = {"name": sweep, "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
     return f"{VIEW}{sweep}", json.dumps(view)
 

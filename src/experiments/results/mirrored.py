@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.results import records, tracking
+from experiments.results import files, records, tracking
 from experiments.results.records import Record
 
 log = logging.getLogger(__name__)
-NEEDED = (records.RECORD, records.CONFIG, records.HISTORY)  # to repeat a run; the other files where they are
+NEEDED = (files.RECORD, files.CONFIG, files.HISTORY)  # to repeat a run; the other files where they are
 
 
 def publish_verdict(verdict: str, original: Record, repeat: Record, home: Path) -> None:
@@ -28,7 +28,7 @@ def publish_verdict(verdict: str, original: Record, repeat: Record, home: Path) 
             for key, value in values.items():
                 client.set_tag(record.mlflow.run_id, key, value)
             if record is repeat:
-                client.log_artifact(record.mlflow.run_id, str(record.directory / records.VERDICT))
+                client.log_artifact(record.mlflow.run_id, str(record.directory / files.VERDICT))
         except Exception as error:
             log.warning("%s: its MLflow run does not tell the verdict (%s)", record.name, tracking.first_line(error))
 

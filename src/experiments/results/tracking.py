@@ -23,8 +23,9 @@ from typing import Any
 from experiments.config import RunConfig
 from experiments.errors import ExperimentsError
 from experiments.ingredients.execution import MLflowTracking
-from experiments.results import captions, records, tracking_model
-from experiments.results.records import EpochRow, Record
+from experiments.results import captions, files, tracking_model
+from experiments.results.files import EpochRow
+from experiments.results.records import Record
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ STATUS = {"finished": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "int
 LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is in the tags
 PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
 FILES = (
-    records.CONFIG, records.RECORD, records.HISTORY, records.ENVIRONMENT,
-    records.CODE_DIFF, records.PREDICTIONS, records.LOG, records.VERDICT,
+    files.CONFIG, files.RECORD, files.HISTORY, files.ENVIRONMENT,
+    files.CODE_DIFF, files.PREDICTIONS, files.LOG, files.VERDICT,
 )  # fmt: skip
 
 
@@ -192,7 +193,7 @@ class _Run:
         for name in FILES:
             if (self.record.directory / name).exists():
                 self.client.log_artifact(self.run_id, str(self.record.directory / name))
-        for name in (records.FIGURES, records.HYDRA):
+        for name in (files.FIGURES, files.HYDRA):
             if (self.record.directory / name).is_dir():
                 self.client.log_artifacts(self.run_id, str(self.record.directory / name), name.lstrip("."))
 
@@ -213,7 +214,7 @@ class _Run:
         """The trained model, once, where it is saved and wanted."""
         tracking = self.config.tracking
         run = self.client.get_run(self.run_id)
-        path = self.record.directory / records.MODEL
+        path = self.record.directory / files.MODEL
         wanted = isinstance(tracking, MLflowTracking) and tracking.log_model and path.exists()
         if not wanted or (run.outputs and run.outputs.model_outputs):
             return
@@ -340,14 +341,14 @@ def close_sweep(
     Args:
         run_id: of the parent run.
         directory: of the sweep.
-        home: see `records.home`.
+        home: see `files.home`.
         counts: of jobs by state.
         status: MLflow's.
         reused: runs that other sweeps have made, with what varies in this one: its table shows them too.
     """
     from mlflow.entities import Metric, RunTag
 
-    at = int(records.now().timestamp() * 1000)
+    at = int(files.now().timestamp() * 1000)
     try:
         client = connect(home)
         metrics = [Metric(f"jobs/{state}", float(count), at, 0) for state, count in counts.items()]

@@ -12,7 +12,8 @@ import numpy as np
 
 from experiments.errors import InputError
 from experiments.results.causes import Cause, find_causes
-from experiments.results.records import COLUMNS, EpochRow, Predictions, Record
+from experiments.results.files import COLUMNS, EpochRow
+from experiments.results.records import Predictions, Record
 
 Word = Literal["identical", "equal within tolerance", "different"]
 WEIGHTS = "weights_digest"

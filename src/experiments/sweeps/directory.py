@@ -17,9 +17,9 @@ from typing import Any
 
 from experiments.config import validate
 from experiments.errors import InputError
-from experiments.results import records
+from experiments.results import files
 from experiments.sweeps import locks
-from experiments.sweeps.plan import Job, Plan
+from experiments.sweeps.planning import Job, Plan
 
 log = logging.getLogger(__name__)
 PLAN, LOCKS, ASIDE = "plan.json", ".locks", "set-aside"
@@ -88,7 +88,7 @@ def find_place(plan: Plan, home: Path) -> Place:
             return _begun(path, plan)
     words = "-".join(plan.varied)[:LONGEST_NAME].rstrip("-") or "one"
     words = re.sub(r"[^A-Za-z0-9._-]", "-", words)
-    return Place(home / "multirun" / f"{records.now():%Y%m%d-%H%M%S}-{words}-{secrets.token_hex(2)}", is_new=True)
+    return Place(home / "multirun" / f"{files.now():%Y%m%d-%H%M%S}-{words}-{secrets.token_hex(2)}", is_new=True)
 
 
 def _named(path: Path, plan: Plan, *, fresh: bool) -> Place:
@@ -117,7 +117,7 @@ def _jobs_agree(path: Path, plan: Plan) -> bool:
     agree = False
     for job in plan.jobs:
         with suppress(OSError, ValueError, TypeError, KeyError):
-            record = json.loads((path / str(job.number) / records.RECORD).read_bytes())
+            record = json.loads((path / str(job.number) / files.RECORD).read_bytes())
             if (record["run_key"], record["sweep"]) != (job.run_key, path.name):
                 return False
             agree = True
@@ -160,7 +160,7 @@ def freeze(plan: Plan, place: Place) -> None:
             path = place.path / PLAN
             kept = f"; set aside as {set_aside(path, place)}" if path.exists() else ""
             log.warning("%s: %s%s; written anew", path, place.damage, kept)
-            records.write_json(path, _frozen(plan))
+            files.write_json(path, _frozen(plan))
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise InputError(f"{place.path}: another process has made it just now; give the command again") from None
@@ -171,7 +171,7 @@ def _make(plan: Plan, place: Place) -> None:
     making = place.path.with_name(f".{place.name}.{secrets.token_hex(4)}")
     making.mkdir(parents=True)
     try:
-        records.write_json(making / PLAN, _frozen(plan))
+        files.write_json(making / PLAN, _frozen(plan))
         making.rename(place.path)  # refused where it is there and holds anything
     finally:
         shutil.rmtree(making, ignore_errors=True)

@@ -6,10 +6,10 @@ import logging
 from contextlib import suppress
 
 from experiments.errors import InputError
-from experiments.results import environment, records
+from experiments.results import environment, files, records
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record
 from experiments.sweeps.directory import Place
-from experiments.sweeps.plan import Job
+from experiments.sweeps.planning import Job
 from experiments.sweeps.status import Status
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def gather_output(job: Job, place: Place) -> None:
     with suppress(OSError):
         text = output.read_bytes()
         if directory.is_dir() and text:
-            with (directory / records.LOG).open("ab") as file:
+            with (directory / files.LOG).open("ab") as file:
                 file.write(text)
         if directory.is_dir() or not text:
             output.unlink()
@@ -40,11 +40,11 @@ def record(status: Status, place: Place, parent: str | None) -> None:
                 return
             found = _new(status, place, parent)
             found.create(directory)
-            records.write_atomically(directory / records.CONFIG, status.job.config.to_yaml())
+            files.write_atomically(directory / files.CONFIG, status.job.config.to_yaml())
         if found.state != "finished" and found.run_key == status.job.run_key:
-            found.write(state="failed", error=failure, finished_at=records.now())
+            found.write(state="failed", error=failure, finished_at=files.now())
             gather_output(status.job, place)  # before the message, which is the last word
-            with (directory / records.LOG).open("a") as file:
+            with (directory / files.LOG).open("a") as file:
                 file.write(f"{status.message}\n")
 
 
@@ -59,7 +59,7 @@ def _new(status: Status, place: Place, parent: str | None) -> Record:
         sweep=place.name,
         job=job.number,
         varied=dict(job.varied),
-        started_at=records.now(),
+        started_at=files.now(),
         process=Process.current(),
         parameters=status.parameters or 0,
         dataset=DatasetSummary(name=dataset.name, digest=job.dataset_digest, source="not loaded"),

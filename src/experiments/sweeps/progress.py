@@ -18,9 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results import records
+from experiments.results import files
 from experiments.sweeps.directory import Place
-from experiments.sweeps.plan import Plan, show
+from experiments.sweeps.planning import Plan, show
 from experiments.sweeps.status import Status, count_states, duration
 from experiments.sweeps.tables import Row, draw
 
@@ -82,7 +82,7 @@ class Progress:
         return status.state
 
     def _log_of(self, status: Status) -> Path:
-        written = self._place.directory_of(status.job) / records.LOG
+        written = self._place.directory_of(status.job) / files.LOG
         path = written if written.exists() else self._place.output_of(status.job)
         return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from experiments.results.records import EpochRow, Record
-from experiments.sweeps.plan import Job
+from experiments.results.files import EpochRow
+from experiments.results.records import Record
+from experiments.sweeps.planning import Job
 
 Before = Literal["new", "done", "interrupted", "failed", "diverged", "running", "damaged"]
 State = Literal["waiting", "running", "done", "failed", "diverged", "interrupted"]

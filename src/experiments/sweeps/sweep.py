@@ -16,9 +16,9 @@ from experiments.errors import InputError
 from experiments.ingredients.execution import MLflowTracking
 from experiments.results import records
 from experiments.results.records import Record
-from experiments.sweeps.archive import Archive
 from experiments.sweeps.directory import Place
-from experiments.sweeps.plan import Job, Plan
+from experiments.sweeps.planning import Job, Plan
+from experiments.sweeps.reuse import Archive
 from experiments.sweeps.status import Status
 
 

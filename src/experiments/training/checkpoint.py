@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.ingredients.images import UNREADABLE as DAMAGED
-from experiments.results.records import EpochRow, pack_arrays, settle, write_atomically
+from experiments.results.files import EpochRow, pack_arrays, settle, write_atomically
 
 log = logging.getLogger(__name__)
 ROWS = "rows"  # the history, as JSON, in the file whose digest is checked

@@ -20,7 +20,7 @@ from experiments.errors import DivergedError, InputError, StoppedError
 from experiments.ingredients.datasets import ImageData, Split
 from experiments.ingredients.normalisation import as_keras
 from experiments.results.evaluation import cross_entropy
-from experiments.results.records import EpochRow
+from experiments.results.files import EpochRow
 from experiments.training import batches
 from experiments.training.batches import Batches
 from experiments.training.checkpoint import State

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from experiments.results.records import EpochRow
+from experiments.results.files import EpochRow
 
 log = logging.getLogger(__name__)
 REFRESH_SECONDS = 0.25

@@ -7,11 +7,12 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.results import environment
-from experiments.sweeps import tasks, workers
-from experiments.sweeps.plan import Plan, name_jobs
+from experiments.sweeps import worker
+from experiments.sweeps.executors import processes
+from experiments.sweeps.executors.processes import Worker
+from experiments.sweeps.planning import Plan, name_jobs
 from experiments.sweeps.status import Status
-from experiments.sweeps.tasks import Built
-from experiments.sweeps.workers import Worker
+from experiments.sweeps.worker import Built
 
 
 def check(plan: Plan, todo: Sequence[Status]) -> None:
@@ -25,7 +26,7 @@ def check(plan: Plan, todo: Sequence[Status]) -> None:
     mistakes: list[str] = []
     varied = [job.varied for job in plan.jobs]
     for number, group in enumerate(groups):
-        built = _built(workers.answer(running[number]))
+        built = _built(processes.answer(running[number]))
         if len(running) < len(groups):
             running.append(_start(plan, groups[len(running)]))
         named = name_jobs([status.job.number for status in group], varied)
@@ -39,7 +40,7 @@ def check(plan: Plan, todo: Sequence[Status]) -> None:
 def _start(plan: Plan, group: Sequence[Status]) -> Worker:
     config = group[0].job.config
     shape = plan.image_shapes[config.dataset.model_dump_json()]
-    return Worker(tasks.try_to_build, config, shape, environment.code_digest())
+    return Worker(worker.try_to_build, config, shape, environment.code_digest())
 
 
 def _alike(todo: Sequence[Status]) -> list[list[Status]]:

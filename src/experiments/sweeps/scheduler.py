@@ -12,16 +12,18 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.recording import Origin
-from experiments.results import environment, records
+from experiments.results import environment, files, records
 from experiments.runner import check_room
-from experiments.sweeps import failures, locks, tasks, workers
-from experiments.sweeps.archive import link
+from experiments.sweeps import failures, locks
+from experiments.sweeps import worker as tasks
 from experiments.sweeps.directory import LOCKS
+from experiments.sweeps.executors import processes
+from experiments.sweeps.executors.processes import Worker
 from experiments.sweeps.progress import Progress
+from experiments.sweeps.reuse import link
 from experiments.sweeps.status import Status
 from experiments.sweeps.sweep import Sweep, hydra_files
-from experiments.sweeps.tasks import Ended, EpochDone, Run
-from experiments.sweeps.workers import Worker
+from experiments.sweeps.worker import Ended, EpochDone, Run, carry_out
 from experiments.training.checkpoint import Checkpoints
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class Crew:
         while self._running or (self._waiting and not self._stopping()):
             while self._start_next():
                 pass
-            workers.wait(self._running, TICK_SECONDS)
+            processes.wait(self._running, TICK_SECONDS)
             for worker in list(self._running):
                 self._look_at(worker)
             self._pass_the_stop_on()
@@ -117,11 +119,11 @@ class Crew:
 
     def _start(self, status: Status) -> None:
         job, directory = status.job, self.place.directory_of(status.job)
-        rows = Checkpoints(directory / records.CHECKPOINT).rows() if directory.exists() else []
+        rows = Checkpoints(directory / files.CHECKPOINT).rows() if directory.exists() else []
         status.row = rows[-1] if rows else None
         origin = Origin(self.place.name, job.number, job.varied, None, self.parent, hydra_files(job, self.hydra))
         run = Run(job.config, directory, origin, self._lock_of(status), environment.code_digest())
-        worker = Worker(tasks.carry_out, run, output=self.place.output_of(job))
+        worker = Worker(carry_out, run, output=self.place.output_of(job))
         self._running[worker] = status
         status.state, status.message = "running", ""
         self.progress.changed(status)
@@ -139,7 +141,7 @@ class Crew:
                 return
             worker.explain()
             ended = Ended("killed", f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}")
-        ending = worker.leave(0 if ended and ended.state == "killed" else workers.LEAVE_SECONDS)
+        ending = worker.leave(0 if ended and ended.state == "killed" else processes.LEAVE_SECONDS)
         if ended is None:
             hint = " (out of memory?)" if ending == "SIGKILL" else ""
             message = f"Killed: the process ended with {ending}{hint}"
@@ -212,7 +214,7 @@ class Crew:
         log.warning("stopping now")
         deadline = time.monotonic() + GRACE_SECONDS
         while self._running and time.monotonic() < deadline:
-            workers.wait(self._running, TICK_SECONDS)
+            processes.wait(self._running, TICK_SECONDS)
             for worker in list(self._running):
                 self._look_at(worker)
         for worker in list(self._running):

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from experiments.errors import InputError
-from experiments.results import records, tracking
-from experiments.sweeps import tables, tasks, workers
-from experiments.sweeps.plan import count
+from experiments.results import files, records, tracking
+from experiments.sweeps import tables, worker
+from experiments.sweeps.executors import processes
+from experiments.sweeps.planning import count
 from experiments.sweeps.status import count_states
 from experiments.sweeps.sweep import Sweep
-from experiments.sweeps.tasks import Ended
+from experiments.sweeps.worker import Ended
 
 log = logging.getLogger(__name__)
 SUMMARY = "summary.csv"
@@ -25,7 +26,7 @@ def open_parent(sweep: Sweep) -> str | None:
     """The sweep's own MLflow run, the one that it had before if that is still there; None where there is none."""
     earlier = None
     with suppress(OSError, ValueError, TypeError, KeyError):
-        earlier = json.loads((sweep.place.path / records.SWEEP_NOTE).read_bytes())["mlflow_run_id"]
+        earlier = json.loads((sweep.place.path / files.SWEEP_NOTE).read_bytes())["mlflow_run_id"]
     plan = sweep.plan
     parent = tracking.open_sweep(sweep.place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied)
     _note(sweep, parent or earlier, closed=False)
@@ -35,14 +36,14 @@ def open_parent(sweep: Sweep) -> str | None:
 def is_closed(sweep: Sweep) -> bool:
     """Whether nothing is left to do and to tell of this sweep, here and in MLflow."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        note = json.loads((sweep.place.path / records.SWEEP_NOTE).read_bytes())
+        note = json.loads((sweep.place.path / files.SWEEP_NOTE).read_bytes())
         return not sweep.place.damage and bool(note["closed"])
     return False
 
 
 def _note(sweep: Sweep, parent: str | None, *, closed: bool) -> None:
     with suppress(OSError):
-        records.write_json(sweep.place.path / records.SWEEP_NOTE, {"mlflow_run_id": parent, "closed": closed})
+        files.write_json(sweep.place.path / files.SWEEP_NOTE, {"mlflow_run_id": parent, "closed": closed})
 
 
 def finish(sweep: Sweep, parent: str | None, *, asked: int) -> int:
@@ -55,7 +56,7 @@ def finish(sweep: Sweep, parent: str | None, *, asked: int) -> int:
     """
     place, statuses = sweep.place, sweep.statuses
     try:
-        records.write_atomically(place.path / SUMMARY, tables.summary(sweep.plan, statuses))
+        files.write_atomically(place.path / SUMMARY, tables.summary(sweep.plan, statuses))
     except OSError as error:
         log.warning("%s: cannot be written (%s)", place.path / SUMMARY, error.strerror)
     answer = _compare(sweep) if asked <= 1 else []
@@ -80,7 +81,7 @@ def _catch_up(sweep: Sweep, parent: str) -> None:
         if record.mlflow.synced:
             continue
         with suppress(InputError):
-            workers.ask(tasks.mirror, record.directory, sweep.home, parent)
+            processes.ask(worker.mirror, record.directory, sweep.home, parent)
             record.mlflow = records.load(record.directory).mlflow
         if not record.mlflow.synced:
             return
@@ -93,7 +94,7 @@ def _compare(sweep: Sweep) -> Sequence[str]:
         return []
     apart = [record.directory for record in sweep.records() if record.state != "finished"]
     try:
-        compared = workers.ask(tasks.compare, [*done, *apart], sweep.place.path)
+        compared = processes.ask(worker.compare, [*done, *apart], sweep.place.path)
         if isinstance(compared, Ended):
             raise InputError(compared.message)
     except InputError as error:

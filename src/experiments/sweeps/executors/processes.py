@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from experiments.errors import InputError
-from experiments.sweeps.tasks import EXPLAIN, STOP, begin
+from experiments.sweeps.worker import EXPLAIN, STOP, begin
 from experiments.training import runtime
 
 METHODS = ("forkserver", "spawn")
@@ -140,7 +140,7 @@ def start_server() -> None:
     os.environ.update(runtime.variables_of_import())
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if _context().get_start_method() == "forkserver":
-        multiprocessing.set_forkserver_preload(["experiments.sweeps.preloaded"])
+        multiprocessing.set_forkserver_preload(["experiments.sweeps.executors.preload"])
         forkserver.ensure_running()
 
 

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 from experiments.config import RunConfig, load_config
 from experiments.errors import ExperimentsError, InputError
 from experiments.recording import Origin
-from experiments.results import environment, records
-from experiments.results.records import EpochRow
+from experiments.results import environment, files, records
+from experiments.results.files import EpochRow
 from experiments.sweeps import locks
 from experiments.training.interruption import exit_now
 
@@ -176,7 +176,7 @@ def mirror(planner: Planner, directory: Path, home: Path, parent: str) -> None:
     try:
         record = records.load(directory)
         record.mlflow = record.mlflow.model_copy(update={"parent_run_id": record.mlflow.parent_run_id or parent})
-        tracking.synchronise(record, load_config(directory / records.CONFIG), home)
+        tracking.synchronise(record, load_config(directory / files.CONFIG), home)
     except ExperimentsError as error:
         planner.tell(Ended("failed", str(error)))
     else:

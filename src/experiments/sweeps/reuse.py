@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.results import environment, records
+from experiments.results import environment, files, lookup, records
 from experiments.results.records import Record
 from experiments.sweeps.directory import Place, set_aside
-from experiments.sweeps.plan import Job, Plan
+from experiments.sweeps.planning import Job, Plan
 from experiments.sweeps.status import Before, Status
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Archive:
         """When a record was written, and the record if it is accepted."""
         written, record = 0, None
         with suppress(OSError, InputError):  # a damaged one is named when its own sweep looks at it
-            written = (directory / records.RECORD).stat().st_mtime_ns
+            written = (directory / files.RECORD).stat().st_mtime_ns
             if (known := self._seen.get(directory)) and known[0] == written:
                 return known
             record = records.load(directory)
@@ -52,7 +52,7 @@ class Archive:
 
     def reread(self) -> None:
         """Looks again, at what was written since: another sweep may have finished a job meanwhile."""
-        self._seen = {directory: self._read(directory) for directory in records.run_directories(self._home)}
+        self._seen = {directory: self._read(directory) for directory in lookup.run_directories(self._home)}
         self._finished = {record.run_key: record for _, record in self._seen.values() if record}
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from experiments.errors import InputError
-from experiments.results import records
-from experiments.sweeps.plan import Plan
+from experiments.results import lookup, records
+from experiments.sweeps.planning import Plan
 from experiments.sweeps.status import Status
 
 LOOKED_AT = 200  # newest runs: more would tell little more, and take seconds to read
@@ -35,7 +35,7 @@ def estimate_seconds(plan: Plan, todo: Sequence[Status], home: Path) -> float | 
 def _seconds_per_epoch(home: Path) -> dict[str, list[float]]:
     """Of the newest finished runs, by what decides the length of an epoch."""
     known: dict[str, list[float]] = {}
-    directories = sorted(records.run_directories(home), key=lambda path: path.stat().st_mtime, reverse=True)
+    directories = sorted(lookup.run_directories(home), key=lambda path: path.stat().st_mtime, reverse=True)
     for directory in islice(directories, LOOKED_AT):
         with suppress(InputError, OSError, KeyError, TypeError, yaml.YAMLError):
             record = records.load(directory)

@@ -13,16 +13,17 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments.results import records, tracking
+from experiments.results import files, tracking
 from experiments.runner import check_room
-from experiments.sweeps import architectures, outcome, tables, workers
-from experiments.sweeps.archive import Archive, look_at, tidy
+from experiments.sweeps import finalize, preflight, tables
 from experiments.sweeps.composition import Compose, Composer
-from experiments.sweeps.crew import Crew
 from experiments.sweeps.directory import find_place, freeze, locked
-from experiments.sweeps.estimate import estimate_seconds
-from experiments.sweeps.plan import Plan, make_plan, with_threads
+from experiments.sweeps.executors import processes
+from experiments.sweeps.planning import Plan, make_plan, with_threads
 from experiments.sweeps.progress import Progress, write_nowhere
+from experiments.sweeps.reuse import Archive, look_at, tidy
+from experiments.sweeps.runtime_estimate import estimate_seconds
+from experiments.sweeps.scheduler import Crew
 from experiments.sweeps.status import duration
 from experiments.sweeps.sweep import Sweep
 from experiments.training.interruption import SIGNALS, StopRequest, exit_now, listening
@@ -43,9 +44,9 @@ def conduct(overrides: Sequence[Sequence[str]], compose: Compose, hydra: Mapping
     Raises:
         InputError: a mistake in any job; nothing was started and nothing is left.
     """
-    home = records.home()
+    home = files.home()
     plan = make_plan(overrides, Composer(compose))
-    with workers.none_left():
+    with processes.none_left():
         if plan.execution.dry_run:
             return _show(_prepare(plan, home))
         with locked(plan, home):
@@ -66,8 +67,8 @@ def _prepare(plan: Plan, home: Path) -> Sweep:
 def _show(sweep: Sweep) -> int:
     todo = sweep.todo
     if todo:
-        workers.start_server()
-        architectures.check(sweep.plan, todo)
+        processes.start_server()
+        preflight.check(sweep.plan, todo)
     seconds = estimate_seconds(sweep.plan, todo, sweep.home)
     time = f"about {duration(seconds)}" if seconds is not None else "no earlier run tells how long it takes"
     print(f"{sweep.place.name}: {tables.describe(sweep.plan, sweep.statuses)}; {time}")  # noqa: T201 - it was asked for
@@ -78,17 +79,17 @@ def _show(sweep: Sweep) -> int:
 def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
     plan, place, todo = sweep.plan, sweep.place, sweep.todo
     log.info("%s: %s", place.name, tables.describe(plan, sweep.statuses))
-    if not todo and outcome.is_closed(sweep):
-        return outcome.tell(sweep, [f"report: {path}" for path in place.path.glob("report.html")], asked=0)
+    if not todo and finalize.is_closed(sweep):
+        return finalize.tell(sweep, [f"report: {path}" for path in place.path.glob("report.html")], asked=0)
     if todo:
         check_room(sweep.home)
-        workers.start_server()
+        processes.start_server()
         with _waiting(sweep):
             _prepare_store(sweep)  # while the server imports TensorFlow: before that it starts no worker
-            architectures.check(plan, todo)
+            preflight.check(plan, todo)
     freeze(plan, place)
     tidy(sweep.statuses, place)
-    parent = outcome.open_parent(sweep)
+    parent = finalize.open_parent(sweep)
     progress = Progress(sweep.console, plan, place, sweep.statuses)
     crew = Crew(sweep, progress, parent=parent, hydra=hydra)
     hangup = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
@@ -96,7 +97,7 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
     with listening(StopRequest(on_first=ask, on_second=ask), signals=(*SIGNALS, *hangup)):
         with progress.shown():
             crew.work()
-        return outcome.finish(sweep, parent, asked=crew.asked)
+        return finalize.finish(sweep, parent, asked=crew.asked)
 
 
 def _waiting(sweep: Sweep) -> AbstractContextManager[Any]:

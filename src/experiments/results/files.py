@@ -1,0 +1,145 @@
+"""The files of a run directory: their names, how they are written in one step, and `history.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.errors import InputError
+
+RECORD, HISTORY, CONFIG, LOG = "record.json", "history.csv", "config.yaml", "run.log"
+ENVIRONMENT, CODE_DIFF, PREDICTIONS, MODEL = "environment.json", "code.diff", "predictions.npz", "model.keras"
+FIGURES, CHECKPOINT, HYDRA, VERDICT = "figures", "checkpoint", ".hydra", "verdict.json"
+SWEEP_NOTE = "sweep.json"  # of a sweep's own directory, written when it begins, goes on and ends
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces `path` in one step: readers and a power loss see the old content or the new one, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(2)}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def settle(path: Path) -> None:
+    """Makes a file, or the names in a directory, survive a power loss from now on."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Replaces an `.npz`, which holds no pickle."""
+    write_atomically(path, pack_arrays(arrays))
+
+
+def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """The bytes of an `.npz`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Replaces a JSON file."""
+    write_atomically(path, json_text(values))
+
+
+def json_text(values: Mapping[str, Any]) -> str:
+    """The text of a JSON file, for people too."""
+    return json.dumps(values, indent=1) + "\n"
+
+
+def now() -> datetime:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def home() -> Path:
+    """`$EXPERIMENTS_HOME`, or the current directory: what holds outputs/, multirun/, mlflow.db and mlartifacts/."""
+    return Path(os.environ.get("EXPERIMENTS_HOME") or ".").resolve()
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One finished epoch, one row of `history.csv`.
+
+    Training values are running means over the epoch, dropout and augmentation on; validation values are the model's
+    at the epoch's end. `*_loss` contains penalties and label smoothing, `*_cross_entropy` (nats) does not.
+    `learning_rate` is the mean over the epoch's steps.
+    """
+
+    epoch: int
+    train_loss: float
+    train_cross_entropy: float
+    train_accuracy: float
+    validation_loss: float
+    validation_cross_entropy: float
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+    weights_digest: str
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss is NaN or infinite; the training's, a mean, may be finite when the weights are not."""
+        return not (math.isfinite(self.train_loss) and math.isfinite(self.validation_loss))
+
+    def columns(self) -> dict[str, Any]:
+        """Values under the names of `history.csv` and of MLflow, as `train/loss`."""
+        return {column(field.name): getattr(self, field.name) for field in fields(self)}
+
+
+def column(name: str) -> str:
+    """`train_cross_entropy` → `train/cross_entropy`; names without a split stay."""
+    split, _, metric = name.partition("_")
+    return f"{split}/{metric}" if split in ("train", "validation") else name
+
+
+COLUMNS = {column(name): kind for name, kind in get_type_hints(EpochRow).items()}
+
+
+def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
+    """Replaces `history.csv`."""
+    lines = [",".join(COLUMNS)]
+    lines += [",".join(str(value) for value in row.columns().values()) for row in rows]
+    write_atomically(path, "\n".join(lines) + "\n")
+
+
+def read_history(path: Path) -> list[EpochRow]:
+    """The rows of a `history.csv`; none where the file is not there yet.
+
+    Raises:
+        InputError: a column is missing or a value is not a number.
+    """
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        try:
+            return [_row(line) for line in csv.DictReader(file)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
+
+
+def _row(line: Mapping[str, str]) -> EpochRow:
+    return EpochRow(*(kind(line[name]) for name, kind in COLUMNS.items()))
