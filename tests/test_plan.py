@@ -26,8 +26,11 @@ from experiments.results.records import Process, Record
 from experiments.sweeps import directory, finalize, planning
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import PLAN, Place, find_place, freeze, locked
+from experiments.sweeps.executors import cores as cores_module
+from experiments.sweeps.executors.cores import with_threads
+from experiments.sweeps.jobs import Plan
 from experiments.sweeps.locks import held, holder
-from experiments.sweeps.planning import Plan, make_plan, with_threads
+from experiments.sweeps.planning import make_plan
 from experiments.sweeps.reuse import Archive, look_at, tidy
 from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.status import Status
@@ -47,7 +50,7 @@ def planned(composer: Composer, monkeypatch: pytest.MonkeyPatch) -> Planned:
     """Plans the product of choices, as in `planned("seed=0,1", "optimizer=sgd")`, on a machine of four cores."""
 
     def make(*choices: str, small: Sequence[str] = SMALL, cores: int = 4) -> Plan:
-        monkeypatch.setattr(planning, "available_cores", lambda: cores)
+        monkeypatch.setattr(cores_module, "available_cores", lambda: cores)
         split = [
             [f"{key}={value}" for value in text.split(",")] for key, _, text in (c.partition("=") for c in choices)
         ]

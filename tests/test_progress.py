@@ -20,10 +20,12 @@ from rich.console import Console
 from conftest import SMALL, epoch_row, write_record
 from experiments.config import CONF
 from experiments.results.records import Record
-from experiments.sweeps import planning, progress, tables
+from experiments.sweeps import progress, tables
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import Place
-from experiments.sweeps.planning import Plan, make_plan
+from experiments.sweeps.executors import cores
+from experiments.sweeps.jobs import Plan
+from experiments.sweeps.planning import make_plan
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.status import Status, count_states, duration, folded, numbers
 
@@ -36,7 +38,7 @@ def made() -> Plan:
     product_of = ("optimizer=sgd,adam", "optimizer.learning_rate=0.001,0.01,0.1", "seed=0,1")
     split = [[f"{c.partition('=')[0]}={value}" for value in c.partition("=")[2].split(",")] for c in product_of]
     with initialize_config_dir(str(CONF), version_base="1.3"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "available_cores", lambda: 2)
+        patch.setattr(cores, "available_cores", lambda: 2)
         composer = Composer(lambda overrides: hydra_compose("config", overrides=overrides))
         return make_plan([[*SMALL, "training.epochs=10", *job] for job in product(*split)], composer)
 

@@ -652,7 +652,7 @@ def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None
 @pytest.mark.slow
 def test_eight_workers_on_a_fresh_store_lose_nothing(home: Path) -> None:
     """As on a machine of eight cores: more processes than there are here."""
-    change = "import experiments.sweeps.planning as plan; plan.available_cores = lambda: 8"
+    change = "import experiments.sweeps.executors.cores as cores; cores.available_cores = lambda: 8"
     ended = run_changed_sweep(home, change, "training.epochs=20", "seed=range(8)", "sweep.workers=8")
     assert (ended.code, ended.err) == (0, "")
     assert ": 8 jobs: 8 new; 8 workers × 1 thread" in ended.out

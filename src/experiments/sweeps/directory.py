@@ -19,7 +19,7 @@ from experiments.config import validate
 from experiments.errors import InputError
 from experiments.results import files
 from experiments.sweeps import locks
-from experiments.sweeps.planning import Job, Plan
+from experiments.sweeps.jobs import Job, Plan
 
 log = logging.getLogger(__name__)
 PLAN, LOCKS, ASIDE = "plan.json", ".locks", "set-aside"

@@ -9,7 +9,7 @@ from experiments.errors import InputError
 from experiments.results import environment, files, records
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record
 from experiments.sweeps.directory import Place
-from experiments.sweeps.planning import Job
+from experiments.sweeps.jobs import Job
 from experiments.sweeps.status import Status
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from experiments.errors import InputError
 from experiments.results import files, records, tracking
 from experiments.sweeps import tables, worker
 from experiments.sweeps.executors import processes
-from experiments.sweeps.planning import count
+from experiments.sweeps.jobs import count
 from experiments.sweeps.status import count_states
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.worker import Ended

@@ -19,7 +19,9 @@ from experiments.sweeps import finalize, preflight, tables
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
 from experiments.sweeps.executors import processes
-from experiments.sweeps.planning import Plan, make_plan, with_threads
+from experiments.sweeps.executors.cores import with_threads
+from experiments.sweeps.jobs import Plan
+from experiments.sweeps.planning import make_plan
 from experiments.sweeps.progress import Progress, write_nowhere
 from experiments.sweeps.reuse import Archive, look_at, tidy
 from experiments.sweeps.runtime_estimate import estimate_seconds

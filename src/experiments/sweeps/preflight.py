@@ -10,7 +10,7 @@ from experiments.results import environment
 from experiments.sweeps import worker
 from experiments.sweeps.executors import processes
 from experiments.sweeps.executors.processes import Worker
-from experiments.sweeps.planning import Plan, name_jobs
+from experiments.sweeps.jobs import Plan, name_jobs
 from experiments.sweeps.status import Status
 from experiments.sweeps.worker import Built
 

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from experiments.results import files
 from experiments.sweeps.directory import Place
-from experiments.sweeps.planning import Plan, show
+from experiments.sweeps.jobs import Plan, show
 from experiments.sweeps.status import Status, count_states, duration
 from experiments.sweeps.tables import Row, draw
 

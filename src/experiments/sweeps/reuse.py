@@ -12,7 +12,7 @@ from experiments.errors import InputError
 from experiments.results import environment, files, lookup, records
 from experiments.results.records import Record
 from experiments.sweeps.directory import Place, set_aside
-from experiments.sweeps.planning import Job, Plan
+from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.status import Before, Status
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ import yaml
 
 from experiments.errors import InputError
 from experiments.results import lookup, records
-from experiments.sweeps.planning import Plan
+from experiments.sweeps.jobs import Plan
 from experiments.sweeps.status import Status
 
 LOOKED_AT = 200  # newest runs: more would tell little more, and take seconds to read

@@ -9,7 +9,7 @@ from typing import Literal
 
 from experiments.results.files import EpochRow
 from experiments.results.records import Record
-from experiments.sweeps.planning import Job
+from experiments.sweeps.jobs import Job
 
 Before = Literal["new", "done", "interrupted", "failed", "diverged", "running", "damaged"]
 State = Literal["waiting", "running", "done", "failed", "diverged", "interrupted"]

@@ -17,7 +17,7 @@ from experiments.ingredients.execution import MLflowTracking
 from experiments.results import records
 from experiments.results.records import Record
 from experiments.sweeps.directory import Place
-from experiments.sweeps.planning import Job, Plan
+from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.reuse import Archive
 from experiments.sweeps.status import Status
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.results.records import Record
-from experiments.sweeps.planning import Plan, count, show
+from experiments.sweeps.jobs import Plan, count, show
 from experiments.sweeps.status import Status, count_states, folded, numbers
 
 STYLES = {

@@ -1,0 +1,89 @@
+"""The jobs of a sweep, frozen, and how they are named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from experiments.config import RunConfig
+from experiments.ingredients.execution import Sweep
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a sweep, frozen: editing `conf/` afterwards changes nothing in it. `number` counts from 0.
+
+    Attributes:
+        varied: what differs between the jobs, by short names.
+        composed: the config as Hydra composed it.
+        config: the same with its real data set and number of threads.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    varied: Mapping[str, Any]
+    composed: RunConfig
+    config: RunConfig
+    run_key: str
+    config_key: str
+    dataset_digest: str
+
+    def __str__(self) -> str:
+        """`job 3 (optimizer=adam, seed=1)`."""
+        return name_job(self.number, self.varied)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a sweep.
+
+    Attributes:
+        key: SHA-256 (hex) of the jobs' keys, the code and the versions: the same command again has the same key.
+        image_shapes: (height, width, channels, classes) of each data set, by its config as JSON.
+    """
+
+    key: str
+    jobs: tuple[Job, ...]
+    workers: int
+    image_shapes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+
+    @property
+    def execution(self) -> Sweep:
+        """How it is carried out."""
+        return self.jobs[0].config.sweep
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Short names of what differs between the jobs."""
+        return tuple(self.jobs[0].varied)
+
+    @property
+    def threads(self) -> int:
+        """Threads of the job that has most."""
+        return max(job.config.training.threads or 1 for job in self.jobs)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def name_job(number: int, varied: Mapping[str, Any]) -> str:
+    """`job 3 (optimizer=adam, seed=1)`."""
+    values = ", ".join(f"{name}={show(value)}" for name, value in varied.items())
+    return f"job {number} ({values})" if values else f"job {number}"
+
+
+def show(value: Any) -> str:
+    """A varied value as it would be given on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def name_jobs(numbers: Sequence[int], varied: Sequence[Mapping[str, Any]]) -> str:
+    """`job 3 (optimizer=adam)`, `every job`, or `12 jobs, the first is job 3 (optimizer=adam)`."""
+    first = name_job(numbers[0], varied[numbers[0]])
+    if len(numbers) == len(varied) > 1:
+        return "every job"
+    return first if len(numbers) == 1 else f"{len(numbers)} jobs, the first is {first}"
