@@ -19,12 +19,15 @@ import psutil
 import pytest
 
 from experiments.errors import InputError
+from experiments.recording import Origin
 from experiments.results import environment
 from experiments.results.files import EpochRow
-from experiments.sweeps import worker
+from experiments.sweeps.executor import Ended, EpochDone, Run
 from experiments.sweeps.executors import processes
-from experiments.sweeps.executors.processes import Worker
-from experiments.sweeps.worker import Ended, EpochDone, Planner, compare
+from experiments.sweeps.executors.local import _carry_out
+from experiments.sweeps.executors.processes import Planner, Worker
+from experiments.sweeps.followups import compare
+from experiments.sweeps.preflight import try_to_build
 
 ROW = EpochRow(1, 0.5, 0.5, 0.8, 0.6, 0.6, 0.7, 0.01, 1.0, "ab")
 
@@ -209,7 +212,7 @@ def test_worker_that_has_ended_may_be_stopped() -> None:
 @pytest.mark.slow
 def test_workers_share_tensorflow_and_do_not_search_it_for_garbage() -> None:
     code = (
-        "from experiments.sweeps import workers; import test_workers; processes.start_server()\n"
+        "from experiments.sweeps.executors import processes; import test_workers; processes.start_server()\n"
         "print(*processes.answer(processes.Worker(test_workers.say_what_is_shared)))"
     )
     variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
@@ -222,7 +225,7 @@ def test_workers_share_tensorflow_and_do_not_search_it_for_garbage() -> None:
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
 def test_worker_ends_with_its_planner(how: signal.Signals, tmp_path: Path) -> None:
     code = (
-        "import time; from experiments.sweeps.executors.processes import Worker, wait; import test_workers\n"
+        "import time; from experiments.sweeps.executors.processes import Planner, Worker, wait; import test_workers\n"
         "workers = [Worker(test_workers.wait_deaf) for _ in range(2)]\n"
         "[test_workers.next_word(worker) for worker in workers]\n"
         "print(*[worker.process.pid for worker in workers], flush=True)\n"
@@ -282,11 +285,11 @@ def test_comparison_that_fails_says_why(tmp_path: Path) -> None:
 
 
 def test_run_of_code_that_was_edited_is_refused(tmp_path: Path, small: Callable[..., Any]) -> None:
-    run = worker.Run(small(), tmp_path / "0", worker.Origin(), tmp_path / "lock", "another digest")
-    said = processes.answer(Worker(worker.carry_out, run))
+    run = Run(small(), tmp_path / "0", Origin(), tmp_path / "lock", "another digest")
+    said = processes.answer(Worker(_carry_out, run))
     told = "the code was edited after the sweep was planned; give the command again"
     assert said == Ended("failed", f"InputError: {told}")
-    built = processes.answer(Worker(worker.try_to_build, small(), (28, 28, 1, 10), "another digest"))
+    built = processes.answer(Worker(try_to_build, small(), (28, 28, 1, 10), "another digest"))
     assert built.mistakes == (told,)
     assert not (tmp_path / "0").exists()
 
@@ -294,7 +297,7 @@ def test_run_of_code_that_was_edited_is_refused(tmp_path: Path, small: Callable[
 def test_run_whose_key_is_locked_is_left_to_its_holder(tmp_path: Path, small: Callable[..., Any]) -> None:
     from experiments.sweeps.locks import held
 
-    run = worker.Run(small(), tmp_path / "0", worker.Origin(), tmp_path / "lock", environment.code_digest())
+    run = Run(small(), tmp_path / "0", Origin(), tmp_path / "lock", environment.code_digest())
     with held(tmp_path / "lock"):
-        assert processes.answer(Worker(worker.carry_out, run)) == Ended("busy")
+        assert processes.answer(Worker(_carry_out, run)) == Ended("busy")
     assert not (tmp_path / "0").exists()

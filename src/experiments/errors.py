@@ -3,7 +3,8 @@
 ExperimentsError
 ├── InputError     bad input: one line per mistake, exit code 2, nothing was started
 ├── DivergedError  the loss became NaN or infinite: the run ends in state `diverged`, exit code 1
-└── StoppedError   the user or the system asked to stop: state `interrupted`, exit code 130
+├── StoppedError   the user or the system asked to stop: state `interrupted`, exit code 130
+└── PausedError    the epoch that the run was to reach is done: state `paused`
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class DivergedError(ExperimentsError):
 
 class StoppedError(ExperimentsError):
     """The run was asked to stop (Ctrl-C, SIGTERM) and did so at the end of an epoch."""
+
+
+class PausedError(ExperimentsError):
+    """The run has done the epochs that were asked of it, and can be continued to the same bits."""
 
 
 def nearest(received: str, choices: Iterable[str]) -> str:

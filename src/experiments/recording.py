@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig, config_key, flatten, run_key
-from experiments.errors import DivergedError, InputError, StoppedError
+from experiments.errors import DivergedError, InputError, PausedError, StoppedError
 from experiments.ingredients.datasets import ImageData
 from experiments.results import environment, files, records, tracking
 from experiments.results.causes import Cause, find_causes
@@ -131,6 +131,9 @@ def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
         try:
             yield mirror
             state = "finished"
+        except PausedError as error:
+            state = "paused"
+            log.info("%s", error)
         except StoppedError as error:
             state = "interrupted"
             log.warning("%s", error)

@@ -13,7 +13,7 @@ from experiments.entrance import exit_with, say
 if TYPE_CHECKING:
     from experiments.results.records import Record
 
-EXIT_CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 130}
+EXIT_CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 130, "paused": 0}
 RESUME = "resume="
 
 
@@ -169,7 +169,7 @@ def _tell(record: Record) -> int:
             record.overfitting.verdict,
             "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam",
         )
-    elif record.state == "interrupted":
+    elif record.state in ("interrupted", "paused"):
         say(f"go on after epoch {record.epochs_run}: python -m experiments.run {RESUME}{_short(record.directory)}")
     else:
         say(f"{record.state}; everything so far and the log: {record.directory / 'run.log'}")

@@ -52,6 +52,7 @@ def run_experiment(
     *,
     origin: Origin | None = None,
     on_epoch: Callable[[EpochRow], None] | None = None,
+    until_epoch: int | None = None,
 ) -> Record:
     """Trains, evaluates and records one run; goes on after its last epoch where `directory` holds an interrupted one.
 
@@ -60,6 +61,7 @@ def run_experiment(
         directory: the run directory, new or interrupted; by default a new one in `outputs/`.
         origin: what the record says about where the run comes from.
         on_epoch: is told of every finished epoch.
+        until_epoch: the epoch to pause after, in state `paused`; None: the run goes to its end.
 
     Returns:
         The record; its `state` says how the run ended.
@@ -79,7 +81,7 @@ def run_experiment(
         native.move_to(record.directory / files.LOG)
         with recording(record, config) as mirror:
             with timed(record, "train"):
-                rows = _train(trainer, data, record, mirror, on_epoch)
+                rows = _train(trainer, data, record, mirror, on_epoch, until_epoch)
             results = _evaluate(trainer, data, rows, record)
             trainer.save_model(record.directory / files.MODEL)
             files.settle(record.directory / files.MODEL)
@@ -115,6 +117,7 @@ def _train(
     record: Record,
     mirror: Mirror | None,
     tell: Callable[[EpochRow], None] | None,
+    until_epoch: int | None,
 ) -> list[EpochRow]:
     from experiments.training import loop
 
@@ -141,7 +144,14 @@ def _train(
 
     bar = live_bar(Console(), trainer.model, steps=epochs * steps, done=len(state.rows) * steps)
     with stoppable(record, mirror) as stop_requested, bar:
-        return loop.train(trainer, data.validation, state, on_epoch=on_epoch, stop_requested=stop_requested)
+        return loop.train(
+            trainer,
+            data.validation,
+            state,
+            on_epoch=on_epoch,
+            stop_requested=stop_requested,
+            until_epoch=until_epoch,
+        )
 
 
 def _write_progress(record: Record, rows: list[EpochRow]) -> None:

@@ -68,13 +68,13 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Plans and carries out all jobs, then ends the process with the sweep's exit code."""
         del initial_job_idx
-        from experiments.sweeps.launch import conduct
+        from experiments.sweeps.launch import launch
 
         def compose(overrides: list[str]) -> Any:
             return self._loader.load_sweep_config(self._config, overrides)
 
         hydra: Any = OmegaConf.to_container(self._config.hydra, enum_to_str=True)
-        sys.exit(conduct(job_overrides, compose, hydra))
+        sys.exit(launch(job_overrides, compose, hydra).exit_code)
 
 
 for _group, _plugin in (("sweeper", LocalSweeper), ("launcher", LocalLauncher)):

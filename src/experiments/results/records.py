@@ -37,7 +37,7 @@ from experiments.results.files import (
     write_atomically,
 )
 
-State = Literal["running", "finished", "failed", "diverged", "interrupted"]
+State = Literal["running", "finished", "failed", "diverged", "interrupted", "paused"]
 # What of a record becomes a part of a path, a command or a query. A record may come from somebody else.
 Word = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
 RunName = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*(/[0-9]+)?$", max_length=200)]

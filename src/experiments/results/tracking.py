@@ -30,7 +30,13 @@ from experiments.results.records import Record
 log = logging.getLogger(__name__)
 
 STORE = "mlflow.db"
-STATUS = {"finished": "FINISHED", "failed": "FAILED", "diverged": "FAILED", "interrupted": "KILLED"}
+STATUS = {
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "diverged": "FAILED",
+    "interrupted": "KILLED",
+    "paused": "SCHEDULED",
+}
 LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is in the tags
 PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
 FILES = (

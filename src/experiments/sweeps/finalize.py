@@ -7,19 +7,23 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.results import files, records, tracking
-from experiments.sweeps import tables, worker
+from experiments.results import files, tracking
+from experiments.sweeps import tables
+from experiments.sweeps.executor import Ended
 from experiments.sweeps.executors import processes
+from experiments.sweeps.followups import Compared, catch_up, compare, compare_runs
 from experiments.sweeps.jobs import count
-from experiments.sweeps.status import count_states
+from experiments.sweeps.status import JobState, count_states
 from experiments.sweeps.sweep import Sweep
-from experiments.sweeps.worker import Ended
 
 log = logging.getLogger(__name__)
 SUMMARY = "summary.csv"
 MOST_SENTENCES = 2  # of the comparison's answer; the report has all
+COUNTED = (JobState.DONE, JobState.FAILED, JobState.DIVERGED, JobState.INTERRUPTED)  # as metrics in MLflow
+MISSING = (JobState.INTERRUPTED, JobState.PAUSED, JobState.WAITING)
 
 
 def open_parent(sweep: Sweep) -> str | None:
@@ -46,68 +50,83 @@ def _note(sweep: Sweep, parent: str | None, *, closed: bool) -> None:
         files.write_json(sweep.place.path / files.SWEEP_NOTE, {"mlflow_run_id": parent, "closed": closed})
 
 
-def finish(sweep: Sweep, parent: str | None, *, asked: int) -> int:
+def finish(sweep: Sweep, *, asked: int) -> int:
     """Writes down, compares, mirrors and tells how the sweep ended; returns the exit code.
 
     Args:
         sweep: all its jobs have ended, or wait for another time.
-        parent: its MLflow run.
         asked: how often the user asked to stop.
     """
-    place, statuses = sweep.place, sweep.statuses
+    place, statuses, parent = sweep.place, sweep.statuses, sweep.parent
+    for status in statuses:
+        if status.state == JobState.WAITING and status.before == JobState.INTERRUPTED:
+            status.state = JobState.INTERRUPTED  # it waited to go on, and did not get there
     try:
         files.write_atomically(place.path / SUMMARY, tables.summary(sweep.plan, statuses))
     except OSError as error:
         log.warning("%s: cannot be written (%s)", place.path / SUMMARY, error.strerror)
     answer = _compare(sweep) if asked <= 1 else []
     counts = Counter(status.state for status in statuses)
-    missing = counts["interrupted"] + counts["waiting"]
+    missing = sum(counts[state] for state in MISSING)
     is_mirrored = not sweep.tracking
     if parent:
         if asked <= 1:
-            _catch_up(sweep, parent)
-        ending = "FAILED" if counts["failed"] or counts["diverged"] else "KILLED" if missing else "FINISHED"
-        jobs = {state: counts[state] for state in ("done", "failed", "diverged", "interrupted")}
+            catch_up(sweep, parent)
+        failed = counts[JobState.FAILED] or counts[JobState.DIVERGED]
+        ending = "FAILED" if failed else "KILLED" if missing else "FINISHED"
+        jobs = {str(state): counts[state] for state in COUNTED}
         reused = [(s.record, s.job.varied) for s in statuses if s.record and s.record.sweep != place.name]
         is_mirrored = tracking.close_sweep(parent, place.path, sweep.home, jobs, status=ending, reused=reused)
-    if is_mirrored and not (counts["failed"] or missing or asked > 1):
+    if is_mirrored and not (counts[JobState.FAILED] or missing or asked > 1):
         _note(sweep, parent, closed=True)
     return tell(sweep, answer, asked=asked)
 
 
-def _catch_up(sweep: Sweep, parent: str) -> None:
-    """Mirrors runs that could not be mirrored in their time, until one fails again."""
-    for record in sweep.records():
-        if record.mlflow.synced:
-            continue
-        with suppress(InputError):
-            processes.ask(worker.mirror, record.directory, sweep.home, parent)
-            record.mlflow = records.load(record.directory).mlflow
-        if not record.mlflow.synced:
-            return
-
-
-def _compare(sweep: Sweep) -> Sequence[str]:
-    """Writes the report on what is done so far, as `compare` does, and returns its first sentences."""
-    done = [sweep.place.directory_of(status.job) for status in sweep.statuses if status.state == "done"]
-    if not done:
-        return []
-    apart = [record.directory for record in sweep.records() if record.state != "finished"]
+def answer_again(sweep: Sweep) -> list[str]:
+    """The answer of a sweep that has been closed, computed anew from its runs in this process."""
     try:
-        compared = processes.ask(worker.compare, [*done, *apart], sweep.place.path)
+        return _told(compare_runs(_compared(sweep), sweep.place.path))
+    except (InputError, OSError) as error:
+        log.warning("the report cannot be written: %s", error)
+        return []
+
+
+def _compared(sweep: Sweep) -> list[Path]:
+    """The directories of the runs that a comparison is about: what is done, then what is told apart."""
+    apart = [record.directory for record in sweep.records() if record.state != "finished"]
+    return [*sweep.directories(JobState.DONE), *apart]
+
+
+def _compare(sweep: Sweep) -> list[str]:
+    """Writes the report on what is done so far, as `compare` does, and returns its first sentences."""
+    if not sweep.directories(JobState.DONE):
+        return []
+    try:
+        compared = processes.ask(compare, _compared(sweep), sweep.place.path)
         if isinstance(compared, Ended):
             raise InputError(compared.message)
     except InputError as error:
         log.warning("the report cannot be written: %s", error)
         return []
+    return _told(compared)
+
+
+def _told(compared: Compared) -> list[str]:
     return [*compared.sentences[:MOST_SENTENCES], f"report: {compared.files[0]}"]
 
 
 def tell(sweep: Sweep, answer: Sequence[str], *, asked: int) -> int:
-    """Prints the table, `answer`, the next useful command and, last, the directory; returns the exit code."""
+    """Prints the table, `answer`, the next useful command and, last, the directory; returns the exit code.
+
+    Args:
+        sweep: as it ended.
+        answer: lines about what was compared.
+        asked: how often the user asked to stop.
+    """
     place, statuses = sweep.place, sweep.statuses
     counts = Counter(status.state for status in statuses)
-    failed, missing = counts["failed"] + counts["diverged"], counts["interrupted"] + counts["waiting"]
+    failed = counts[JobState.FAILED] + counts[JobState.DIVERGED]
+    missing = sum(counts[state] for state in MISSING)
     sweep.console.print("", tables.draw(tables.ended(sweep.plan, statuses), sweep.console), "", sep="\n")
     for sentence in answer:
         log.info(sentence)
@@ -115,10 +134,10 @@ def tell(sweep: Sweep, answer: Sequence[str], *, asked: int) -> int:
     if unmirrored and sweep.tracking:
         log.warning("%s not in MLflow yet: python -m experiments.sync %s", count(unmirrored, "run"), place.name)
     if failed or missing:
-        states = count_states(status.state for status in statuses if status.state != "done")
-        again = "; the same command again does what is missing" * bool(counts["failed"] or missing)
+        states = count_states(status.state for status in statuses if status.state != JobState.DONE)
+        again = "; the same command again does what is missing" * bool(counts[JobState.FAILED] or missing)
         log.warning("%s%s", states, again)
-    if counts["done"]:
+    if counts[JobState.DONE]:
         log.info("next: python -m experiments.compare %s", place.name)
     print(place.path)  # noqa: T201 - scripts read the last line
     return 130 if asked and missing else 1 if failed or missing else 0

@@ -7,36 +7,60 @@ import os
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from experiments.results import files, tracking
+from experiments.recording import Origin
+from experiments.results import environment, files, tracking
 from experiments.runner import check_room
 from experiments.sweeps import finalize, preflight, tables
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
+from experiments.sweeps.executor import Run
 from experiments.sweeps.executors import processes
 from experiments.sweeps.executors.cores import with_threads
-from experiments.sweeps.jobs import Plan
+from experiments.sweeps.executors.local import LocalExecutor
+from experiments.sweeps.followups import Followups
+from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
 from experiments.sweeps.progress import Progress, write_nowhere
 from experiments.sweeps.reuse import Archive, look_at, tidy
 from experiments.sweeps.runtime_estimate import estimate_seconds
-from experiments.sweeps.scheduler import Crew
-from experiments.sweeps.status import duration
-from experiments.sweeps.sweep import Sweep
+from experiments.sweeps.scheduler import Scheduler
+from experiments.sweeps.status import JobState, Status, duration
+from experiments.sweeps.strategies.grid import Grid
+from experiments.sweeps.strategy import Step
+from experiments.sweeps.sweep import Sweep, hydra_files
+from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import SIGNALS, StopRequest, exit_now, listening
 
 log = logging.getLogger(__name__)
-PATIENCE = 2  # Ctrl-C: at the end of the epoch, now, and then without a word
-WIDE = 250  # columns where nobody looks at a screen: nothing is cut off
+GRACEFUL_STOPS = 2  # number of graceful Ctrl-C; the next one exits at once
+WIDE = 250  # console width when stdout is not a terminal
 
 
-def conduct(overrides: Sequence[Sequence[str]], compose: Compose, hydra: Mapping[str, Any]) -> int:
-    """Plans and carries out a sweep; returns the exit code.
+class JobOutcome(NamedTuple):
+    """How one job of a sweep ended; `directory` is there only where a run was begun."""
+
+    job: Job
+    state: JobState
+    directory: Path
+    message: str
+
+
+class SweepOutcome(NamedTuple):
+    """How a sweep ended; `jobs` is empty where it was only shown."""
+
+    exit_code: int
+    jobs: Sequence[JobOutcome] = ()
+
+
+def launch(overrides: Sequence[Sequence[str]], compose: Compose, hydra: Mapping[str, Any]) -> SweepOutcome:
+    """Plans and carries out a sweep.
 
     Args:
         overrides: of each job.
@@ -50,9 +74,12 @@ def conduct(overrides: Sequence[Sequence[str]], compose: Compose, hydra: Mapping
     plan = make_plan(overrides, Composer(compose))
     with processes.none_left():
         if plan.execution.dry_run:
-            return _show(_prepare(plan, home))
+            return SweepOutcome(_show(_prepare(plan, home)))
         with locked(plan, home):
-            return _carry_out(_prepare(plan, home), hydra)
+            sweep = _prepare(plan, home)
+            code = _carry_out(sweep, hydra)
+    directory_of = sweep.place.directory_of
+    return SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
 
 
 def _prepare(plan: Plan, home: Path) -> Sweep:
@@ -82,7 +109,7 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
     plan, place, todo = sweep.plan, sweep.place, sweep.todo
     log.info("%s: %s", place.name, tables.describe(plan, sweep.statuses))
     if not todo and finalize.is_closed(sweep):
-        return finalize.tell(sweep, [f"report: {path}" for path in place.path.glob("report.html")], asked=0)
+        return finalize.tell(sweep, finalize.answer_again(sweep), asked=0)
     if todo:
         check_room(sweep.home)
         processes.start_server()
@@ -91,15 +118,35 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
             preflight.check(plan, todo)
     freeze(plan, place)
     tidy(sweep.statuses, place)
-    parent = finalize.open_parent(sweep)
+    sweep = replace(sweep, parent=finalize.open_parent(sweep))
     progress = Progress(sweep.console, plan, place, sweep.statuses)
-    crew = Crew(sweep, progress, parent=parent, hydra=hydra)
+    executor = LocalExecutor(plan.workers)
+    scheduler = Scheduler(
+        sweep,
+        Grid(),
+        executor,
+        prepare=partial(_run_of, sweep, hydra),
+        progress=progress,
+        followups=Followups(sweep, sweep.parent),
+    )
     hangup = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
-    ask = partial(_ask, crew, sweep.console)
+    ask = partial(_ask, scheduler, sweep.console)
     with listening(StopRequest(on_first=ask, on_second=ask), signals=(*SIGNALS, *hangup)):
-        with progress.shown():
-            crew.work()
-        return finalize.finish(sweep, parent, asked=crew.asked)
+        try:
+            with progress.shown():
+                scheduler.work()
+        finally:
+            executor.close()
+        return finalize.finish(sweep, asked=scheduler.asked)
+
+
+def _run_of(sweep: Sweep, hydra: Mapping[str, Any], status: Status, step: Step) -> Run:
+    """What a worker needs to know of a step; notes the epochs that the job goes on after."""
+    job, directory = status.job, sweep.place.directory_of(status.job)
+    status.rows = Checkpoints(directory / files.CHECKPOINT).rows() if directory.exists() else []
+    origin = Origin(sweep.place.name, job.number, job.varied, None, sweep.parent, hydra_files(job, hydra))
+    code = environment.code_digest()
+    return Run(job.config, directory, origin, sweep.lock_of(job), code, step.until_epoch)
 
 
 def _waiting(sweep: Sweep) -> AbstractContextManager[Any]:
@@ -108,11 +155,11 @@ def _waiting(sweep: Sweep) -> AbstractContextManager[Any]:
     return sweep.console.status(text) if sweep.console.is_terminal else nullcontext()
 
 
-def _ask(crew: Crew, console: Console) -> None:
+def _ask(scheduler: Scheduler, console: Console) -> None:
     if console.is_terminal and not os.isatty(1):  # it was closed, and must not be written to any more
         write_nowhere()
-    crew.ask()
-    if crew.asked > PATIENCE:
+    scheduler.ask()
+    if scheduler.asked > GRACEFUL_STOPS:
         exit_now()
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from experiments.config import RunConfig
 from experiments.errors import InputError
 from experiments.results import environment
-from experiments.sweeps import worker
 from experiments.sweeps.executors import processes
-from experiments.sweeps.executors.processes import Worker
+from experiments.sweeps.executors.processes import Planner, Worker
 from experiments.sweeps.jobs import Plan, name_jobs
 from experiments.sweeps.status import Status
-from experiments.sweeps.worker import Built
+from experiments.sweeps.worker import check_code
+
+
+class Built(NamedTuple):
+    """An architecture could be built (`parameters`), or could not (`mistakes`)."""
+
+    parameters: int
+    mistakes: tuple[str, ...] = ()
 
 
 def check(plan: Plan, todo: Sequence[Status]) -> None:
@@ -40,7 +47,7 @@ def check(plan: Plan, todo: Sequence[Status]) -> None:
 def _start(plan: Plan, group: Sequence[Status]) -> Worker:
     config = group[0].job.config
     shape = plan.image_shapes[config.dataset.model_dump_json()]
-    return Worker(worker.try_to_build, config, shape, environment.code_digest())
+    return Worker(try_to_build, config, shape, environment.code_digest())
 
 
 def _alike(todo: Sequence[Status]) -> list[list[Status]]:
@@ -57,3 +64,25 @@ def _built(answer: Any) -> Built:
     if isinstance(answer, Built):
         return answer
     return Built(0, (f"model: cannot be built (the process that tried ended with {answer})",))
+
+
+def try_to_build(planner: Planner, config: RunConfig, shape: tuple[int, int, int, int], code_digest: str) -> None:
+    """Builds an architecture in a process of its own, and tells the planner whether it can be built.
+
+    Args:
+        planner: is told `Built`.
+        config: a job's.
+        shape: of the images: height, width, channels, and the number of classes.
+        code_digest: of the sources that the sweep was planned with.
+    """
+    from experiments.training import runtime
+
+    try:
+        check_code(code_digest)
+        runtime.prepare(config.training)
+        model = config.model.build(shape[:3], shape[3], config.regularization)
+        planner.tell(Built(model.count_params()))
+    except InputError as error:
+        planner.tell(Built(0, error.mistakes))
+    except Exception as error:  # whatever Keras says: the user has to see it before anything is trained
+        planner.tell(Built(0, (f"model: {type(error).__name__}: {' '.join(str(error).split())}",)))

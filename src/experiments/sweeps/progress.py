@@ -21,7 +21,7 @@ from rich.text import Text
 from experiments.results import files
 from experiments.sweeps.directory import Place
 from experiments.sweeps.jobs import Plan, show
-from experiments.sweeps.status import Status, count_states, duration
+from experiments.sweeps.status import JobState, Status, count_states, duration
 from experiments.sweeps.tables import Row, draw
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,15 @@ REFRESH_PER_SECOND = 4
 ROWS_BESIDE_JOBS = 6  # header, rule, what is not shown, the bar, what was printed last, the cursor
 BAR_WIDTH = 30
 STYLES = {logging.ERROR: "red", logging.WARNING: "yellow"}
-RANK = {"running": 0, "failed": 1, "diverged": 1, "interrupted": 2, "done": 3, "waiting": 4}
+RANK = {
+    JobState.RUNNING: 0,
+    JobState.FAILED: 1,
+    JobState.DIVERGED: 1,
+    JobState.INTERRUPTED: 2,
+    JobState.PAUSED: 2,
+    JobState.DONE: 3,
+    JobState.WAITING: 4,
+}
 
 
 class Progress:
@@ -63,22 +71,22 @@ class Progress:
     def changed(self, status: Status) -> None:
         """Says that a job has changed its state; failures are said in full, with the path of the log."""
         status.changed = time.monotonic()
-        if status.state in ("failed", "diverged"):
+        if status.state in (JobState.FAILED, JobState.DIVERGED):
             message = status.message.removeprefix("DivergedError: ").removeprefix("InputError: ")
             log.error("%s %s: %s; log: %s", status.job, status.state, message, self._log_of(status))
-        elif status.row and status.state == "running":
+        elif status.row and status.state == JobState.RUNNING:
             log.info("%s resumed after epoch %d", status.job, status.row.epoch)
         elif not self._console.is_terminal:
             log.info("%s %s", status.job, self._outcome(status))
 
     def _outcome(self, status: Status) -> str:
         record = status.record
-        if status.state == "done" and record:
+        if status.state == JobState.DONE and record:
             where = "done" if record.sweep == self._place.name else f"done by {record.name}"
             accuracy = record.metrics["validation/accuracy"]
             return f"{where}: validation accuracy {accuracy:.2%}, {record.epochs_run} epochs, {record.seconds:.0f} s"
-        if status.state == "running":
-            return "started" if status.before == "new" else f"started again ({status.before} before)"
+        if status.state == JobState.RUNNING:
+            return "started" if status.before == JobState.NEW else f"started again ({status.before} before)"
         return status.state
 
     def _log_of(self, status: Status) -> Path:
@@ -88,9 +96,9 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """By the epochs of this sweep so far, every waiting job on the first free worker; None at the start."""
-        running = [status for status in self._statuses if status.state == "running"]
+        running = [status for status in self._statuses if status.state == JobState.RUNNING]
         epochs = [status.row.seconds for status in running if status.row]
-        done = [s.record for s in self._statuses if s.changed and s.state == "done" and s.record]
+        done = [s.record for s in self._statuses if s.changed and s.state == JobState.DONE and s.record]
         epochs += [record.seconds / record.epochs_run for record in done if record.epochs_run]
         if not epochs:
             return None
@@ -98,7 +106,7 @@ class Progress:
         ends = [_left(status, each) for status in running] + [0.0] * (self._plan.workers - len(running))
         heapq.heapify(ends)
         for status in self._statuses:
-            if status.state == "waiting":
+            if status.state == JobState.WAITING:
                 heapq.heapreplace(ends, ends[0] + _left(status, each))
         return max(ends)
 
@@ -111,7 +119,9 @@ class Progress:
 
     def _bar(self) -> Table:
         ended = sum(status.ended for status in self._statuses)
-        parts = [s.row.epoch / s.job.config.training.epochs for s in self._statuses if s.state == "running" and s.row]
+        parts = [
+            s.row.epoch / s.job.config.training.epochs for s in self._statuses if s.state == JobState.RUNNING and s.row
+        ]
         left, passed = self.seconds_left(), duration(time.monotonic() - self._started)
         line = Table.grid(padding=(0, 1))
         line.add_row(
@@ -133,7 +143,7 @@ def _row(status: Status) -> Row:
     epoch, accuracy = (row.epoch, row.validation_accuracy) if row else (0, 0.0)
     if record:
         epoch, accuracy = record.epochs_run, record.metrics.get("validation/accuracy", 0.0)
-    left = status.seconds_left() if status.state == "running" else None
+    left = status.seconds_left() if status.state == JobState.RUNNING else None
     return {
         "job": str(status.job.number),
         **{name: show(value) for name, value in status.job.varied.items()},

@@ -13,9 +13,19 @@ from experiments.results import environment, files, lookup, records
 from experiments.results.records import Record
 from experiments.sweeps.directory import Place, set_aside
 from experiments.sweeps.jobs import Job, Plan
-from experiments.sweeps.status import Before, Status
+from experiments.sweeps.status import JobState, Status
 
 log = logging.getLogger(__name__)
+STATES = {
+    "finished": JobState.DONE,
+    "running": JobState.RUNNING,
+    "paused": JobState.PAUSED,
+    "interrupted": JobState.INTERRUPTED,
+    "failed": JobState.FAILED,
+    "diverged": JobState.DIVERGED,
+}
+# A diverged job is a result: the same seed would diverge at the same epoch again.
+RESULTS = (JobState.DONE, JobState.DIVERGED)
 
 
 class Archive:
@@ -68,26 +78,25 @@ def look_at(plan: Plan, place: Place, archive: Archive | None) -> list[Status]:
 def _look_at(job: Job, place: Place, archive: Archive | None) -> Status:
     before, record, message = _own(job, place)
     if record and place.directory_of(job).is_symlink() and not (archive and archive.accepts(record)):
-        before, record = "new", None  # linked when more was accepted
-    if before not in ("done", "diverged") and archive and (found := archive.find(job)):
-        before, record, message = "done", found, ""
-    # A diverged job is a result: the same seed would diverge at the same epoch again.
-    state = before if before in ("done", "diverged") else "waiting"
-    return Status(job, state, before, record=record if state == "done" else None, message=message)
+        before, record = JobState.NEW, None  # linked when more was accepted
+    if before not in RESULTS and archive and (found := archive.find(job)):
+        before, record, message = JobState.DONE, found, ""
+    state = before if before in RESULTS else JobState.WAITING
+    return Status(job, state, before, record=record if state == JobState.DONE else None, message=message)
 
 
-def _own(job: Job, place: Place) -> tuple[Before, Record | None, str]:
+def _own(job: Job, place: Place) -> tuple[JobState, Record | None, str]:
     directory = place.directory_of(job)
     if place.is_new or not directory.is_dir() or not any(directory.iterdir()):
-        return "new", None, ""
+        return JobState.NEW, None, ""
     try:
         record = records.load(directory)
     except InputError as error:
-        return "damaged", None, str(error)
+        return JobState.DAMAGED, None, str(error)
     if record.run_key != job.run_key:
         raise InputError(f"{directory}: holds another run than the plan says; move it away and give the command again")
     message = f"{record.error.type}: {record.error.message}" if record.error else ""
-    return ("done" if record.state == "finished" else record.state), record, message
+    return STATES[record.state], record, message
 
 
 def tidy(statuses: Sequence[Status], place: Place) -> None:
@@ -105,11 +114,11 @@ def tidy(statuses: Sequence[Status], place: Place) -> None:
 def _tidy(statuses: Sequence[Status], place: Place) -> None:
     for status in statuses:
         directory = place.directory_of(status.job)
-        if status.state == "done":
+        if status.state == JobState.DONE:
             link(status, place)
         elif directory.is_symlink():
             directory.unlink()  # what it led to is gone, or no longer accepted
-        elif status.before == "damaged":
+        elif status.before == JobState.DAMAGED:
             log.warning("%s; set aside as %s, and the job is run again", status.message, set_aside(directory, place))
 
 

@@ -1,72 +1,90 @@
-"""The jobs that are left, carried out by as many workers as the plan allows; what fails fails alone."""
+"""Carries out a sweep: asks the strategy what to run, hands it to the executor, and keeps where every job stands.
+
+It knows neither Hydra nor processes: what runs comes from a strategy, where it runs is the executor's business.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from experiments.errors import InputError
-from experiments.recording import Origin
-from experiments.results import environment, files, records
+from experiments.results import records
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
-from experiments.sweeps import worker as tasks
-from experiments.sweeps.directory import LOCKS
-from experiments.sweeps.executors import processes
-from experiments.sweeps.executors.processes import Worker
+from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Handle, Run
+from experiments.sweeps.followups import Followups
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import link
-from experiments.sweeps.status import Status
-from experiments.sweeps.sweep import Sweep, hydra_files
-from experiments.sweeps.worker import Ended, EpochDone, Run, carry_out
-from experiments.training.checkpoint import Checkpoints
+from experiments.sweeps.status import JobState, Status
+from experiments.sweeps.strategy import Seen, Step, Strategy
+from experiments.sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
 BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
-GRACE_SECONDS = 10.0  # for workers that were told to stop now
-REPORT_SECONDS = 30.0  # between the reports of a running sweep: each costs a core a second or more
-MIRROR_SECONDS = 30.0  # for MLflow to learn of the runs that were killed
+GRACE_SECONDS = 10.0  # for runs that were told to stop now
 ALIKE = 3  # first jobs that fail with the same error: the rest would too
+STATES = {
+    Ending.FINISHED: JobState.DONE,
+    Ending.FAILED: JobState.FAILED,
+    Ending.KILLED: JobState.FAILED,
+    Ending.DIVERGED: JobState.DIVERGED,
+    Ending.INTERRUPTED: JobState.INTERRUPTED,
+    Ending.PAUSED: JobState.PAUSED,
+}
 
 
-class Crew:
-    """The running of one sweep.
+@dataclass
+class _InFlight:
+    """A run that was submitted; `killed` is why the scheduler ended it, if it did."""
 
-    `parent` is its MLflow run, if it has one; `hydra` Hydra's config of the command.
+    status: Status
+    submitted: float  # by the monotonic clock
+    killed: str = ""
+
+
+class Scheduler:
+    """The carrying out of one sweep.
+
+    Args:
+        sweep: its plan and where its jobs stand.
+        strategy: says what to run.
+        executor: says where.
+        prepare: makes what a worker needs to know of a step.
+        progress: is told of every change of state.
+        followups: what is done beside the jobs.
     """
 
-    def __init__(self, sweep: Sweep, progress: Progress, *, parent: str | None, hydra: Mapping[str, Any]) -> None:
-        self.plan, self.place, self.home, self.archive = sweep.plan, sweep.place, sweep.home, sweep.archive
-        self.progress, self.parent, self.hydra = progress, parent, hydra
+    def __init__(
+        self,
+        sweep: Sweep,
+        strategy: Strategy,
+        executor: Executor,
+        *,
+        prepare: Callable[[Status, Step], Run],
+        progress: Progress,
+        followups: Followups,
+    ) -> None:
+        self._sweep, self._strategy, self._executor = sweep, strategy, executor
+        self._prepare, self._progress, self._followups = prepare, progress, followups
         self.asked = 0  # how often the user asked to stop
-        self._reason = ""
-        self._told = 0
-        self._statuses = sweep.statuses
-        self._waiting = deque(sweep.todo)
-        self._running: dict[Worker, Status] = {}
+        self._reason = ""  # why it stops by itself
+        self._told = 0  # how often the running jobs were told to stop
+        self._in_flight: dict[Handle, _InFlight] = {}
         self._endings: list[Status] = []
         self._not_before: dict[int, float] = {}
-        self._mirrors: list[Worker] = []
-        self._reporter: Worker | None = None
+        self._seen = [_seen(status) for status in sweep.statuses]
 
     def work(self) -> None:
-        """Runs until nothing is left to run, or until it is told to stop."""
-        while self._running or (self._waiting and not self._stopping()):
-            while self._start_next():
-                pass
-            processes.wait(self._running, TICK_SECONDS)
-            for worker in list(self._running):
-                self._look_at(worker)
+        """Runs until the strategy asks for nothing more, or until it is told to stop."""
+        while self._fill_slots() or self._in_flight:
+            self._take_in(TICK_SECONDS)
+            self._end_what_takes_too_long()
             self._pass_the_stop_on()
-        deadline = time.monotonic() + MIRROR_SECONDS
-        for worker in (*self._mirrors, *filter(None, [self._reporter])):
-            worker.leave(max(0.0, deadline - time.monotonic()))
+        self._followups.close()
 
     def ask(self) -> None:
         """Ctrl-C: once, running jobs stop at the end of their epoch; twice, now."""
@@ -75,127 +93,129 @@ class Crew:
     def _stopping(self) -> bool:
         return bool(self.asked or self._reason)
 
-    def _start_next(self) -> bool:
-        """Starts a job, where one may start now. What another sweep is training has to wait, and may then be done."""
-        if self._stopping() or len(self._running) >= self.plan.workers:
-            return False
-        for status in [s for s in self._waiting if self._not_before.get(s.job.number, 0) <= time.monotonic()]:
-            self._waiting.remove(status)
-            try:
-                check_room(self.home)
-                if self._is_free(status) and not self._is_done_elsewhere(status):
-                    self._start(status)
-                    return True
-            except (InputError, OSError) as error:  # the disk is full, say: the next job would not do better
-                self._waiting.appendleft(status)
-                self._stop_because(str(error))
-                return False
-        return False
+    def _fill_slots(self) -> bool:
+        """Starts what may start now; returns whether anything is left to start, now or later."""
+        steps: Sequence[Step] = ()
+        while not self._stopping():
+            busy = {flight.status.job.number for flight in self._in_flight.values()}
+            steps = [step for step in self._strategy.look(self._seen) if step.job not in busy]
+            now = time.monotonic()
+            ready = [step for step in steps if self._not_before.get(step.job, 0.0) <= now]
+            if len(self._in_flight) >= self._executor.slots or not ready:
+                break
+            self._begin(ready[0])
+        return bool(steps) and not self._stopping()
 
-    def _lock_of(self, status: Status) -> Path:
-        return self.home / "multirun" / LOCKS / status.job.run_key
+    def _begin(self, step: Step) -> None:
+        """Starts a step, unless another sweep is training or has finished the same run."""
+        status = self._sweep.statuses[step.job]
+        try:
+            check_room(self._sweep.home)
+            if self._is_free(status) and not self._is_done_elsewhere(status):
+                self._submit(status, step)
+        except (InputError, OSError) as error:  # the disk is full, say: the next job would not do better
+            self._stop_because(str(error))
 
     def _is_free(self, status: Status) -> bool:
-        with locks.held(self._lock_of(status)) as free:
+        with locks.held(self._sweep.lock_of(status.job)) as free:
             if not free:
                 self._put_off(status)
             return free
 
     def _put_off(self, status: Status) -> None:
         if status.job.number not in self._not_before:
-            log.info("%s waits: %s trains the same run", status.job, locks.holder(self._lock_of(status)))
+            log.info("%s waits: %s trains the same run", status.job, locks.holder(self._sweep.lock_of(status.job)))
         self._not_before[status.job.number] = time.monotonic() + BUSY_SECONDS
-        status.state = "waiting"
-        self._waiting.append(status)
+        self._change(status, JobState.WAITING)
 
     def _is_done_elsewhere(self, status: Status) -> bool:
-        if self.archive is None:
+        archive = self._sweep.archive
+        if archive is None:
             return False
-        self.archive.reread()
-        status.record = self.archive.find(status.job)
+        archive.reread()
+        status.record = archive.find(status.job)
         if status.record:
-            self._end(status, Ended("finished"))
+            self._end(status, Ended(Ending.FINISHED))
         return status.record is not None
 
-    def _start(self, status: Status) -> None:
-        job, directory = status.job, self.place.directory_of(status.job)
-        rows = Checkpoints(directory / files.CHECKPOINT).rows() if directory.exists() else []
-        status.row = rows[-1] if rows else None
-        origin = Origin(self.place.name, job.number, job.varied, None, self.parent, hydra_files(job, self.hydra))
-        run = Run(job.config, directory, origin, self._lock_of(status), environment.code_digest())
-        worker = Worker(carry_out, run, output=self.place.output_of(job))
-        self._running[worker] = status
-        status.state, status.message = "running", ""
-        self.progress.changed(status)
+    def _submit(self, status: Status, step: Step) -> None:
+        run = self._prepare(status, step)
+        handle = self._executor.submit(run, self._sweep.place.output_of(status.job))
+        self._in_flight[handle] = _InFlight(status, time.monotonic())
+        status.message = ""
+        self._change(status, JobState.RUNNING)
+        self._progress.changed(status)
 
-    def _look_at(self, worker: Worker) -> None:
-        status, ended = self._running[worker], None
-        for message in worker.messages():
-            if isinstance(message, EpochDone):
-                status.row = message.row
-            elif isinstance(message, Ended):
-                ended = message
-        limit = self.plan.execution.timeout_minutes
-        if ended is None and not worker.ended:
-            if limit is None or time.monotonic() - worker.started < limit * 60:
-                return
-            worker.explain()
-            ended = Ended("killed", f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}")
-        ending = worker.leave(0 if ended and ended.state == "killed" else processes.LEAVE_SECONDS)
-        if ended is None:
-            hint = " (out of memory?)" if ending == "SIGKILL" else ""
-            message = f"Killed: the process ended with {ending}{hint}"
-            ended = Ended("interrupted") if self._told > 1 else Ended("killed", message)
-        cut_short = ended.state in ("killed", "interrupted")
-        if cut_short and failures.has_finished(status, self.place):  # its end was not needed any more
-            ended = Ended("finished")
-        del self._running[worker]
-        failures.gather_output(status.job, self.place)
-        if ended.state == "busy":
+    def _change(self, status: Status, state: JobState) -> None:
+        status.state = state
+        self._seen[status.job.number] = _seen(status)
+
+    def _take_in(self, timeout_seconds: float) -> None:
+        for handle, event in self._executor.events(timeout_seconds):
+            if handle in self._in_flight:
+                self._note(handle, event)
+
+    def _note(self, handle: Handle, event: Event) -> None:
+        flight = self._in_flight[handle]
+        status = flight.status
+        if isinstance(event, EpochDone):
+            status.rows.append(event.row)
+            self._seen[status.job.number] = _seen(status)
+            return
+        del self._in_flight[handle]
+        failures.gather_output(status.job, self._sweep.place)
+        if event.state == Ending.BUSY:
             self._put_off(status)
         else:
-            self._end(status, ended)
+            self._end(status, self._really(status, event._replace(message=flight.killed or event.message)))
+
+    def _really(self, status: Status, ended: Ended) -> Ended:
+        """How a run ended, also where its process was gone before it could say so."""
+        if ended.state in (Ending.KILLED, Ending.INTERRUPTED) and failures.has_finished(status, self._sweep.place):
+            return Ended(Ending.FINISHED)  # its end was not needed any more
+        if ended.state == Ending.KILLED and self._told > 1:
+            return Ended(Ending.INTERRUPTED)
+        return ended
 
     def _end(self, status: Status, ended: Ended) -> None:
-        status.state = {"finished": "done", "killed": "failed"}.get(ended.state, ended.state)  # type: ignore[assignment]
-        status.message = ended.message
-        if ended.state == "finished":
+        place, status.message = self._sweep.place, ended.message
+        status.state = STATES[Ending(ended.state)]
+        if status.state == JobState.DONE:
             self._take(status)
-        elif ended.state in ("killed", "failed"):
-            failures.record(status, self.place, self.parent)
-        if self.parent and failures.is_unmirrored(status, self.place):
-            self._mirrors.append(Worker(tasks.mirror, self.place.directory_of(status.job), self.home, self.parent))
+        elif status.state == JobState.FAILED:
+            failures.record(status, place, self._sweep.parent)
+        self._change(status, status.state)
         self._endings.append(status)
-        self.progress.changed(status)
+        self._progress.changed(status)
         self._give_up_early()
-        if status.state == "done" and (self._running or self._waiting):
-            self._refresh_report()
-
-    def _refresh_report(self) -> None:
-        """Compares what is done so far, beside the jobs and not too often; the end makes the last report."""
-        if self._reporter:
-            if time.monotonic() < self._reporter.started + REPORT_SECONDS:
-                return
-            self._reporter.leave(0)
-            self._reporter = None
-        done = [self.place.directory_of(status.job) for status in self._statuses if status.state == "done"]
-        with suppress(InputError):  # the end tells what is wrong
-            self._reporter = Worker(tasks.compare, done, self.place.path)
+        more = bool(self._in_flight) or any(other.state == JobState.WAITING for other in self._sweep.statuses)
+        self._followups.job_ended(status, more_to_come=more)
 
     def _take(self, status: Status) -> None:
+        place = self._sweep.place
         try:
-            status.record = status.record or records.load(self.place.directory_of(status.job))
-            link(status, self.place)
+            status.record = status.record or records.load(place.directory_of(status.job))
+            link(status, place)
         except (InputError, OSError) as error:  # somebody has deleted or damaged it
-            status.state, status.message = "failed", str(error)
+            status.state, status.message = JobState.FAILED, str(error)
 
     def _give_up_early(self) -> None:
-        failed = [status for status in self._endings if status.state == "failed"]
-        if failed and self.plan.execution.fail_fast:
+        failed = [status for status in self._endings if status.state == JobState.FAILED]
+        if failed and self._sweep.plan.execution.fail_fast:
             self._stop_because("sweep.fail_fast=true")
-        messages = {status.message.replace(str(self.place.directory_of(status.job)), "") for status in failed}
+        place = self._sweep.place
+        messages = {status.message.replace(str(place.directory_of(status.job)), "") for status in failed}
         if len(self._endings) == len(failed) == ALIKE and len(messages) == 1:
             self._stop_because(f"the first {ALIKE} jobs all failed with the same error")
+
+    def _end_what_takes_too_long(self) -> None:
+        limit = self._sweep.plan.execution.timeout_minutes
+        if limit is None:
+            return
+        for handle, flight in self._in_flight.items():
+            if time.monotonic() - flight.submitted >= limit * 60 and not flight.killed:
+                flight.killed = f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}"
+                self._executor.kill(handle)
 
     def _stop_because(self, reason: str) -> None:
         if not self._stopping():
@@ -205,18 +225,23 @@ class Crew:
         if self._told >= min(self.asked + bool(self._reason), 2):
             return
         self._told += 1
-        for worker in self._running:
-            worker.stop()
+        for handle in self._in_flight:
+            self._executor.stop(handle, now=self._told > 1)
         if self._told == 1:
             running = ": running jobs end with their epoch and can go on; Ctrl-C again stops now"
-            log.warning("stopping (%s)%s", self._reason or "as you asked", running if self._running else "")
+            log.warning("stopping (%s)%s", self._reason or "as you asked", running if self._in_flight else "")
             return
         log.warning("stopping now")
-        deadline = time.monotonic() + GRACE_SECONDS
-        while self._running and time.monotonic() < deadline:
-            processes.wait(self._running, TICK_SECONDS)
-            for worker in list(self._running):
-                self._look_at(worker)
-        for worker in list(self._running):
-            worker.leave(0)
-            self._look_at(worker)
+        self._wait_for_the_end(GRACE_SECONDS)
+        for handle in list(self._in_flight):
+            self._executor.kill(handle)
+        self._wait_for_the_end(GRACE_SECONDS)
+
+    def _wait_for_the_end(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._in_flight and time.monotonic() < deadline:
+            self._take_in(TICK_SECONDS)
+
+
+def _seen(status: Status) -> Seen:
+    return Seen(status.state, tuple(status.rows), status.record.metrics if status.record else {})

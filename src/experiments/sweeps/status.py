@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 from experiments.results.files import EpochRow
 from experiments.results.records import Record
 from experiments.sweeps.jobs import Job
 
-Before = Literal["new", "done", "interrupted", "failed", "diverged", "running", "damaged"]
-State = Literal["waiting", "running", "done", "failed", "diverged", "interrupted"]
+
+class JobState(StrEnum):
+    """Where a job stands, in the order in which states are counted."""
+
+    DONE = "done"
+    RUNNING = "running"
+    PAUSED = "paused"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    DIVERGED = "diverged"
+    DAMAGED = "damaged"  # its record cannot be read; found only before a sweep begins
+    NEW = "new"  # nothing of it is there; found only before a sweep begins
+    WAITING = "waiting"
+
+
+NOT_ENDED = (JobState.WAITING, JobState.RUNNING, JobState.PAUSED)
 
 
 @dataclass(eq=False)
@@ -21,25 +35,30 @@ class Status:
 
     Attributes:
         before: what was found of it when the sweep began.
-        row: its last finished epoch.
+        rows: its finished epochs, as far as this sweep has seen them.
         record: of a run that is done.
         message: what went wrong.
         changed: when its state changed last, by the monotonic clock.
     """
 
     job: Job
-    state: State = "waiting"
-    before: Before = "new"
-    row: EpochRow | None = None
+    state: JobState = JobState.WAITING
+    before: JobState = JobState.NEW
+    rows: list[EpochRow] = field(default_factory=list)
     record: Record | None = None
     parameters: int | None = None
     message: str = ""
     changed: float = 0.0
 
     @property
+    def row(self) -> EpochRow | None:
+        """Its last finished epoch."""
+        return self.rows[-1] if self.rows else None
+
+    @property
     def ended(self) -> bool:
         """Whether nothing more comes of it in this sweep."""
-        return self.state not in ("waiting", "running")
+        return self.state not in NOT_ENDED
 
     def seconds_left(self) -> float | None:
         """Of a running job, by the length of its last epoch."""
@@ -59,8 +78,7 @@ def folded(statuses: Iterable[Status]) -> list[list[Status]]:
 def count_states(states: Iterable[str]) -> str:
     """`7 done, 1 interrupted, 4 new`."""
     counts = Counter(states)
-    order = ("done", "running", "interrupted", "failed", "diverged", "damaged", "new", "waiting")
-    return ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+    return ", ".join(f"{counts[state]} {state}" for state in JobState if counts[state])
 
 
 def numbers(values: Sequence[int]) -> str:

@@ -16,15 +16,20 @@ from experiments.errors import InputError
 from experiments.ingredients.execution import MLflowTracking
 from experiments.results import records
 from experiments.results.records import Record
-from experiments.sweeps.directory import Place
+from experiments.sweeps.directory import LOCKS, Place
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.reuse import Archive
-from experiments.sweeps.status import Status
+from experiments.sweeps.status import JobState, Status
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A plan, where it lies, and where its jobs stand; `archive` is None where nothing is to be reused."""
+    """A plan, where it lies, and where its jobs stand.
+
+    Attributes:
+        archive: the finished runs that may be reused; None where nothing is to be reused.
+        parent: its MLflow run, if it has one.
+    """
 
     plan: Plan
     place: Place
@@ -32,17 +37,26 @@ class Sweep:
     archive: Archive | None
     home: Path
     console: Console
+    parent: str | None = None
 
     @property
     def todo(self) -> list[Status]:
         """The jobs that are left."""
-        return [status for status in self.statuses if status.state == "waiting"]
+        return [status for status in self.statuses if status.state == JobState.WAITING]
 
     @property
     def tracking(self) -> MLflowTracking | None:
         """How it is mirrored in MLflow, if it is."""
         tracking = self.plan.jobs[0].config.tracking
         return tracking if isinstance(tracking, MLflowTracking) else None
+
+    def lock_of(self, job: Job) -> Path:
+        """Held while the key of a job is trained, by whichever sweep."""
+        return self.home / "multirun" / LOCKS / job.run_key
+
+    def directories(self, state: JobState) -> list[Path]:
+        """The run directories of the jobs in a state."""
+        return [self.place.directory_of(status.job) for status in self.statuses if status.state == state]
 
     def records(self) -> Iterator[Record]:
         """The records of the runs that were made here, links left out."""

@@ -15,13 +15,14 @@ from rich.text import Text
 
 from experiments.results.records import Record
 from experiments.sweeps.jobs import Plan, count, show
-from experiments.sweeps.status import Status, count_states, folded, numbers
+from experiments.sweeps.status import JobState, Status, count_states, folded, numbers
 
 STYLES = {
     "done": "green",
     "failed": "red",
     "diverged": "red",
     "interrupted": "yellow",
+    "paused": "blue",
     "running": "cyan",
     "finishing": "cyan",
 }
@@ -114,7 +115,7 @@ def _states(states: Sequence[str]) -> str:
 
 
 def _finished(group: Sequence[Status]) -> list[Record]:
-    return [status.record for status in group if status.state == "done" and status.record]
+    return [status.record for status in group if status.state == JobState.DONE and status.record]
 
 
 def _values(finished: Sequence[Record], metric: str) -> list[float]:
@@ -139,7 +140,7 @@ def summary(plan: Plan, statuses: Sequence[Status]) -> str:
     writer = csv.writer(text)
     writer.writerow(["job", *plan.varied, "state", "run_key", *METRICS, "epochs", "seconds", "mlflow_run_id", "error"])
     for status in statuses:
-        record = status.record if status.state == "done" else None
+        record = status.record if status.state == JobState.DONE else None
         numbers = [record.metrics.get(name, "") if record else "" for name in METRICS]
         length = [record.epochs_run, record.seconds, record.mlflow.run_id] if record else ["", "", ""]
         job = status.job

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from experiments.config import RunConfig
-from experiments.errors import DivergedError, InputError, StoppedError
+from experiments.errors import DivergedError, InputError, PausedError, StoppedError
 from experiments.ingredients.datasets import ImageData, Split
 from experiments.ingredients.normalisation import as_keras
 from experiments.results.evaluation import cross_entropy
@@ -122,18 +122,35 @@ def build(config: RunConfig, data: ImageData) -> Trainer:
 
 
 def train(
-    trainer: Trainer, validation: Split, state: State, *, on_epoch: OnEpoch, stop_requested: Callable[[], bool]
+    trainer: Trainer,
+    validation: Split,
+    state: State,
+    *,
+    on_epoch: OnEpoch,
+    stop_requested: Callable[[], bool],
+    until_epoch: int | None = None,
 ) -> list[EpochRow]:
     """Trains from `state` to the last epoch and returns all epochs' rows.
 
     The model ends with its last weights, or with those of the best epoch where early stopping restores them.
 
+    Args:
+        trainer: the model with its optimizer and batches.
+        validation: the images that every epoch ends with.
+        state: where the training stands.
+        on_epoch: is told the state after every epoch.
+        stop_requested: whether to stop at the end of this epoch.
+        until_epoch: the epoch to pause after; schedules are those of the whole run. None: to the end.
+
     Raises:
         DivergedError: an epoch's training or validation loss is not finite; its row has been handed on.
         StoppedError: `stop_requested` said so at the end of an epoch.
+        PausedError: `until_epoch` is reached.
     """
     config = trainer.config
     while not _is_over(state.rows, config):
+        if until_epoch is not None and len(state.rows) >= until_epoch:
+            raise PausedError(f"paused after epoch {len(state.rows)} of {config.training.epochs}")
         row = _run_epoch(trainer, validation, state.rows)
         state = State([*state.rows, row], _best(trainer, state, row))
         on_epoch(state)

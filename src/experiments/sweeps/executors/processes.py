@@ -1,32 +1,97 @@
-"""One fresh process per task, forked from a server that has imported TensorFlow and run nothing."""
+"""One fresh process per task, forked from a server that has imported TensorFlow and run nothing.
+
+A worker is alone with its task: it has a session of its own, so that Ctrl-C reaches only the planner, which passes it
+on, and it ends when the planner is gone.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from experiments.errors import InputError
-from experiments.sweeps.worker import EXPLAIN, STOP, begin
+from experiments.sweeps.executor import EpochDone
 from experiments.training import runtime
+from experiments.training.interruption import exit_now
 
+STOP = "stop"  # what the planner says
+EXPLAIN = signal.SIGUSR1  # what it sends to a worker that does not answer
 METHODS = ("forkserver", "spawn")
 EXPLAIN_SECONDS = 0.5
 LEAVE_SECONDS = 5.0  # between a worker's last word and its end
 
 
+class Planner:
+    """The planner, seen from a worker: what it wants, and where to say something."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._asked = 0
+        self._trained = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupted)
+        threading.Thread(target=self._listen, daemon=True, name="planner").start()
+
+    def tell(self, message: Any) -> None:
+        """Sends a message. After the first `EpochDone` a stop request finishes the run instead of aborting it."""
+        self._trained = self._trained or isinstance(message, EpochDone)
+        self._connection.send(message)
+
+    def _listen(self) -> None:
+        try:
+            while self._connection.recv() == STOP:
+                self._asked += 1
+                os.kill(os.getpid(), signal.SIGINT)
+        except (EOFError, OSError):
+            os._exit(1)  # the planner is gone; the checkpoint of the last epoch stays
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Handles a signal outside of training: before the first epoch it aborts, afterwards the evaluation goes on."""
+        del frame
+        self._asked += number == signal.SIGTERM
+        if self._asked > 1:
+            exit_now()
+        if not self._trained:
+            raise KeyboardInterrupt
+
+
+def begin(connection: Connection, output: Path | None, task: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    """Runs `task(planner, …)` away from the terminal, and not longer than the planner lives."""
+    _write_to(output or Path(os.devnull))
+    os.setsid()
+    task(Planner(connection), *arguments)
+
+
+def _write_to(path: Path) -> None:
+    """Whatever is printed from now on goes to the end of a file, never between the lines of the planner's table."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # the disk is full, or the sweep's directory is gone: the run itself will say so
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    os.close(descriptor)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1, closefd=False)
+    faulthandler.enable()  # where it was when the system ended it
+    faulthandler.register(EXPLAIN)
+
+
 class Worker:
     """A process that carries out one task, seen from the planner.
 
-    Its end is the end of its connection, which nobody else holds: what the server says would be lost with the server.
+    A worker counts as ended when its pipe reaches EOF; the fork server's exit status is lost if the server dies.
     """
 
     def __init__(self, task: Callable[..., None], *arguments: Any, output: Path | None = None) -> None:

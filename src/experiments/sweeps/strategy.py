@@ -1,0 +1,50 @@
+"""What to run next: the interface between the scheduler and a strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from experiments.results.files import EpochRow
+from experiments.sweeps.status import JobState
+
+
+class Seen(NamedTuple):
+    """What is known of one job.
+
+    Attributes:
+        state: where it stands.
+        rows: its finished epochs, as far as they were told to this sweep; none of a run that is only linked.
+        metrics: of a run that is done, `<split>/<metric>`; else empty.
+    """
+
+    state: JobState
+    rows: Sequence[EpochRow] = ()
+    metrics: Mapping[str, float] = {}
+
+
+class Step(NamedTuple):
+    """What to run next.
+
+    Attributes:
+        job: its number.
+        until_epoch: the job pauses after this epoch and can be continued to the same bits; None: to its end.
+        ahead: begun so that no worker idles; it may turn out not to be needed.
+    """
+
+    job: int
+    until_epoch: int | None = None
+    ahead: bool = False
+
+
+class Strategy(Protocol):
+    """Decides what a sweep runs. It has no clock, no files and no processes, so equal knowledge gives equal steps."""
+
+    def look(self, seen: Sequence[Seen]) -> Sequence[Step]:
+        """The steps that may run now, the most useful first; empty when the sweep's question is answered.
+
+        Args:
+            seen: every job of the plan, by its number. Steps of jobs that are running already may be named again: the
+                scheduler takes the first one that is not.
+        """
+        ...
