@@ -48,6 +48,14 @@ def nearest(received: str, choices: Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(choices)}"
 
 
+def shorten(names: Iterable[str], most: int = 8) -> str:
+    """The first names, and how many more there are: `a, b, c and 29,997 more`."""
+    names = list(names)
+    if len(names) <= most + 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:most])} and {len(names) - most:,} more"
+
+
 def initials(name: str) -> str:
     """`learning_rate` → `lr`."""
     return "".join(word[:1] for word in name.split("_"))
