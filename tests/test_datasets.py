@@ -18,7 +18,8 @@ ADAPTER = TypeAdapter(Dataset)
 
 
 def make(name: str, **values):
-    return ADAPTER.validate_python({"name": name, "validation_fraction": 0.1, "train_limit": None} | values)
+    given = yaml.safe_load((OPTIONS[0].parent / f"{name}.yaml").read_text())
+    return ADAPTER.validate_python(given | values)
 
 
 def write_npz(path: Path, train: int = 40, test: int = 10, classes: int = 4, **changes) -> Path:
@@ -212,8 +213,7 @@ def test_a_damaged_mnist_is_not_replaced_by_digits(nowhere: Path):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "digits", "files"])
 def test_all_others_resolve_to_themselves(name: str):
-    more = {"digits": {}, "files": {"path": None, "class_names": None}}.get(name, {"path": None})
-    dataset = make(name, **more)
+    dataset = make(name)
     assert dataset.resolve() == (dataset, "")
 
 

@@ -94,6 +94,20 @@ def unpack_arrays(
     return arrays
 
 
+def read_names(path: Path) -> list[str]:
+    """The names of the arrays of an `.npz`, none of which is read.
+
+    Raises:
+        InputError: as `read_arrays`, but for what only the arrays show.
+    """
+    with open_file(path) as file, _open_archive(file, str(path)) as archive:
+        return _names(archive)
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
 def read_array_headers(path: Path, wanted: Sequence[str] | None = None) -> dict[str, ArrayHeader]:
     """Shapes and types of the arrays of an `.npz`, which are not read.
 
@@ -136,7 +150,7 @@ def _check_members(archive: zipfile.ZipFile) -> None:
 
 
 def _read_headers(archive: zipfile.ZipFile, where: str, wanted: Sequence[str] | None) -> dict[str, ArrayHeader]:
-    held = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    held = _names(archive)
     names = held if wanted is None else wanted
     if missing := [name for name in names if name not in held]:
         raise InputError(f"{where}: must hold {', '.join(missing)}, received {shorten(held) or 'nothing'}")

@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.config import RunConfig, config_key, flatten, run_key
 from experiments.errors import DivergedError, InputError, PausedError, StoppedError
-from experiments.ingredients.datasets import ImageData
+from experiments.ingredients.splits import ImageData
 from experiments.results import environment, files, records, tracking
 from experiments.results.causes import Cause, find_causes
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record, State
@@ -68,7 +68,9 @@ def open_record(config: RunConfig, data: ImageData, parameters: int, directory: 
         started_at=files.now(),
         process=Process.current(),
         parameters=parameters,
-        dataset=DatasetSummary(name=data.name, digest=data.digest, source=data.source),
+        dataset=DatasetSummary(
+            name=data.name, digest=data.digest, source=data.source, scale=data.scale, notes=list(data.notes)
+        ),
         code_digest=environment.code_digest(),
         versions=environment.versions(),
         reproduces=origin.reproduces,
@@ -124,6 +126,8 @@ def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
         images = f"{record.dataset.name} ({record.dataset.source})"
         threads = f"{config.training.threads} thread{'' if config.training.threads == 1 else 's'}"
         log.info("%s: %s parameters, %s, %s", record.name, f"{record.parameters:,}", images, threads)
+        for note in record.dataset.notes:
+            log.info("%s", note)
         _warn_of_changes(record)
         mirror = tracking.start_mirror(record, config, files.home())
         state: State = "failed"

@@ -130,7 +130,7 @@ def _noticing_other_data() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        found = DAMAGED_DATA.fullmatch(str(error))
+        found = DAMAGED_DATA.fullmatch(error.mistakes[0])  # of several bad pictures the first
         if not (found and Path(found["path"]).exists()):
             raise
         raise OtherDataError(Cause("data", f"data: {found['path']}: {found['rule']}")) from None

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments.config import RunConfig, available_cores
 from experiments.errors import InputError
-from experiments.ingredients.datasets import ImageData
+from experiments.ingredients.splits import ImageData
 from experiments.recording import Origin, open_record, recording, stoppable, timed
 from experiments.results import files
 from experiments.results.evaluation import (

@@ -52,13 +52,13 @@ def locate(name: str, path: str | None) -> Located:
         InputError: it is in none of these places and cannot be downloaded.
     """
     if path is not None:
-        given = Path(path).expanduser()
-        if not given.is_file():
+        given = os.path.expanduser(path)
+        if not os.path.exists(given):
             raise InputError(f"dataset.path: no such file, received {path}; null looks in the usual places")
-        return Located(given, path)
+        return Located(Path(given), path)
     places = usual_places(f"{name}.npz")
     for place in places:
-        if place.path.is_file():
+        if os.path.isfile(place.path):
             return place
     if failure := _download(name, places[-1].path):
         looked = " or ".join(str(place.path) for place in places)
@@ -71,10 +71,10 @@ def locate(name: str, path: str | None) -> Located:
 
 def usual_places(file: str) -> list[Located]:
     """$EXPERIMENTS_DATA, if set, then Keras' cache."""
-    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    home = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
     places = [Located(home / "datasets" / file, f"Keras' cache/{file}")]
     if folder := os.environ.get("EXPERIMENTS_DATA"):
-        places.insert(0, Located(Path(folder).expanduser() / file, f"EXPERIMENTS_DATA/{file}"))
+        places.insert(0, Located(Path(os.path.expanduser(folder)) / file, f"EXPERIMENTS_DATA/{file}"))
     return places
 
 

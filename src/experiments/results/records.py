@@ -20,9 +20,9 @@ import psutil
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
+from experiments.archives import UNREADABLE
 from experiments.config import read_yaml
 from experiments.errors import InputError
-from experiments.ingredients.images import UNREADABLE
 from experiments.results.evaluation import Overfitting
 from experiments.results.files import (
     COLUMNS,
@@ -90,11 +90,13 @@ class Failure(_Part):
 
 
 class DatasetSummary(_Part):
-    """Which images it was trained on."""
+    """Which images it was trained on, and how they were read; see `datasets.ImageData`."""
 
     name: str
     digest: str
     source: str
+    scale: str | None = None
+    notes: list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)

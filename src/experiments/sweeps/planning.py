@@ -117,6 +117,8 @@ class _Data:
         if message:
             log.warning(message)
         data = dataset.load()
+        for note in data.notes:
+            log.info("%s", note)
         self.shapes[dataset.model_dump_json()] = (*data.image_shape, data.classes)
         return dataset, data.digest, len(data.train.labels)
 

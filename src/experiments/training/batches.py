@@ -8,8 +8,8 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from experiments.ingredients.datasets import Split
 from experiments.ingredients.regularization import Augmentation
+from experiments.ingredients.splits import Split
 
 ORDER, AUGMENTATION, DROPOUT, DEFORMATION, VIEWS = range(5)  # streams of randomness that must not be alike
 PREFETCHED_BATCHES = 4

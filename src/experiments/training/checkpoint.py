@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.ingredients.images import UNREADABLE as DAMAGED
+from experiments.archives import UNREADABLE as DAMAGED
 from experiments.results.files import EpochRow, pack_arrays, settle, write_atomically
 
 log = logging.getLogger(__name__)

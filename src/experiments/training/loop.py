@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from experiments.config import RunConfig
 from experiments.errors import DivergedError, InputError, PausedError, StoppedError
-from experiments.ingredients.datasets import ImageData, Split
 from experiments.ingredients.normalisation import as_keras
+from experiments.ingredients.splits import ImageData, Split
 from experiments.results.evaluation import cross_entropy
 from experiments.results.files import EpochRow
 from experiments.training import batches
