@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from experiments import archives, bounded
-from experiments.errors import InputError
+from experiments.errors import InputError, nearest
 
 
 def complaint(read: Callable[..., Any], *arguments: Any) -> str:
@@ -310,3 +310,16 @@ def test_pictures_are_judged_by_their_header() -> None:
     bounded.require_pixels(8160, 6120, "phone.jpg")
     line = complaint(bounded.require_pixels, 13_000, 13_000, "a.png")
     assert line == "a.png: pictures must have at most 50 megapixels, received 13000×13000, 169"
+
+
+# Messages.
+
+
+def test_long_lists_of_choices_are_cut_to_what_is_like_the_word() -> None:
+    choices = [f"choice_{number}" for number in range(100)] + ["dropout"]
+    line = nearest("dropuot", choices)
+    assert line.startswith("did you mean dropout? valid: ")
+    assert "dropout" in line.partition("valid: ")[2]
+    assert line.endswith(" and 93 more")
+    assert len(line) < 200
+    assert nearest("b", ["a", "c"]) == "valid: a, c"

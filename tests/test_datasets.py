@@ -292,6 +292,47 @@ def test_npz_is_read_in_an_order_that_spreads_the_classes(tmp_path: Path):
     assert data.validation.labels.tolist() == [0, 1, 2, 3]
     assert data.class_names == ("0", "1", "2", "3")
     assert data.source == str(path)
+    assert data.name == "mine.npz"
+
+
+def test_a_folder_has_its_name_whatever_leads_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "flowers" / "train").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("flowers")
+    monkeypatch.chdir(tmp_path / "flowers")
+    for path in ("../flowers/", ".", "train/..", "../link"):
+        assert make_files(path).title == "flowers"
+    assert make("mnist").title == "mnist"
+
+
+def test_own_validation_part_is_used_and_told(tmp_path: Path):
+    random = np.random.default_rng(3)
+    x_val, y_val = random.integers(0, 256, (6, 6, 5), dtype=np.uint8), np.arange(6) % 4
+    plain = make_files(write_npz(tmp_path / "plain.npz")).load()
+    data = make_files(write_npz(tmp_path / "mine.npz", x_val=x_val, y_val=y_val)).load()
+    check_whole(data)
+    np.testing.assert_array_equal(data.validation.images[..., 0], x_val)
+    np.testing.assert_array_equal(data.validation.labels, y_val)
+    assert len(data.train.labels) == 40
+    assert data.notes == ("validation: the 6 images that mine.npz has for it",)
+    assert data.digest != plain.digest
+
+
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("~nobody-of-this-name/x", "no such file or folder"),
+        ("a" * 300, "cannot be read (File name too long)"),
+        ("a\0b", "cannot be read (embedded null byte)"),
+        ("/dev/zero", "must be a regular file, received a device"),
+    ],
+)
+@pytest.mark.parametrize("name", ["files", "mnist"])
+def test_paths_that_lead_nowhere_are_told_in_a_line(name: str, path: str, rule: str):
+    with pytest.raises(InputError) as caught:
+        make(name, path=path).load()
+    (line,) = caught.value.mistakes
+    assert line.startswith("dataset.path: ")
+    assert rule in line or (name == "mnist" and "no such file" in line)
 
 
 def test_npz_takes_class_names(tmp_path: Path):

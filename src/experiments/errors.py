@@ -12,6 +12,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_LIST = 200  # letters of valid choices that a line shows whole
+LIKE_IT = 8  # of a longer list as many are shown
+
 
 class ExperimentsError(Exception):
     """Base of every error that is shown to the user as a message without a traceback."""
@@ -38,14 +41,21 @@ class PausedError(ExperimentsError):
 
 
 def nearest(received: str, choices: Iterable[str]) -> str:
-    """Half a sentence: the nearest valid choice, by letters, initials or beginning, and then all of them."""
+    """Half a sentence: the nearest valid choice, by letters, initials or beginning, and then all of them.
+
+    Of many only those that are most like it.
+    """
     choices = sorted(choices)
     short = {initials(choice): choice for choice in choices if "_" in choice}
     close = difflib.get_close_matches(received, choices, n=1, cutoff=0.6)
     begun = [choice for choice in choices if received and choice.startswith(received)]
     guess = short.get(received) or next(iter(close + begun), None)
     hint = f"did you mean {guess}? " if guess else ""
-    return f"{hint}valid: {', '.join(choices)}"
+    every = ", ".join(choices)
+    if len(every) <= LONGEST_LIST:
+        return f"{hint}valid: {every}"
+    some = difflib.get_close_matches(received, choices, n=LIKE_IT, cutoff=0.0)
+    return f"{hint}valid: {', '.join(sorted(some))} and {len(choices) - len(some)} more"
 
 
 def shorten(names: Iterable[str], most: int = 8) -> str:

@@ -23,6 +23,11 @@ class Files(DatasetOption):
     scale: Literal["auto", "unit", "byte"]  # as before: auto
     background: Literal["white", "grey", "black"]  # as before: white
 
+    @property
+    def title(self) -> str:
+        """The name of the file or folder."""
+        return os.path.basename(os.path.realpath(os.path.expanduser(self.path or ""))) or self.name
+
     def load(self) -> ImageData:
         """Read and split; the training images are put in the order of `images.spread_classes` first.
 
@@ -42,7 +47,7 @@ class Files(DatasetOption):
         if arrays.y_val is not None:
             notes += (f"validation: the {len(arrays.y_val):,} images that {path.name} has for it",)
         content = content._replace(arrays=arrays, notes=notes)
-        return self.split(content, names, self.path, name=path.resolve().name)
+        return self.split(content, names, self.path)
 
     def _read(self, path: Path) -> tuple[Content, tuple[str, ...]]:
         from experiments.ingredients.folders import read_folder

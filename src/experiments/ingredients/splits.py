@@ -80,6 +80,11 @@ class DatasetOption(Option):
     validation_fraction: ShareOfTrain
     train_limit: Count | None
 
+    @property
+    def title(self) -> str:
+        """What the data set is called in records and tables."""
+        return self.name
+
     def resolve(self) -> Resolution:
         """This very data set, and nothing to say."""
         return Resolution(self, "")
@@ -98,7 +103,6 @@ class DatasetOption(Option):
         class_names: tuple[str, ...],
         source: str,
         *,
-        name: str | None = None,
         digests: Mapping[str, str] | None = None,
         doubtful: Mapping[int, tuple[int, ...]] | None = None,
     ) -> ImageData:
@@ -108,7 +112,7 @@ class DatasetOption(Option):
         arrays = content.arrays
         train, validation = self._part(arrays, len(class_names))
         return ImageData(
-            name=name or self.name,
+            name=self.title,
             train=train,
             validation=validation,
             test=Split(arrays.x_test, arrays.y_test),

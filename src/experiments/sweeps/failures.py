@@ -62,7 +62,7 @@ def _new(status: Status, place: Place, parent: str | None) -> Record:
         started_at=files.now(),
         process=Process.current(),
         parameters=status.parameters or 0,
-        dataset=DatasetSummary(name=dataset.name, digest=job.dataset_digest, source="not loaded"),
+        dataset=DatasetSummary(name=dataset.title, digest=job.dataset_digest, source="not loaded"),
         code_digest=environment.code_digest(),
         versions=environment.versions(),
         mlflow=MLflowState(parent_run_id=parent),
