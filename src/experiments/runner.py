@@ -74,8 +74,9 @@ def run_experiment(
     data = config.dataset.load()
     with runtime.quiet() as native:
         runtime.prepare(config.training)
-        from experiments.training import loop
+        from experiments.training import capacity, loop
 
+        capacity.check(config, data.image_shape, data.classes)
         trainer = loop.build(config, data)
         record = open_record(config, data, trainer.model.count_params(), directory, origin or Origin())
         native.move_to(record.directory / files.LOG)

@@ -210,7 +210,7 @@ def append(x: keras.KerasTensor, entry: LayerEntry, number: int, regularization:
     try:
         return factory(**arguments, name=f"{entry.layer.lower()}_{number}")(x)
     except Exception as error:  # Keras has no common base for what its layers make of bad values
-        raise InputError(f"{key}: {entry.layer}: {_condense(error)}") from error
+        raise InputError(f"{key}: {entry.layer}: {condense(error)}") from error
 
 
 def _check_arguments(
@@ -233,7 +233,7 @@ def _check_arguments(
         raise InputError(f"{key}.{required[0]}: missing; {layer} needs {', '.join(required)}")
 
 
-def _condense(error: Exception) -> str:
+def condense(error: Exception) -> str:
     """Keras' complaint in one line, without colours and the arguments it was called with."""
     text = re.sub(r"\x1b\[\d+m", "", str(error)).partition("Arguments received by")[0]
     text = " ".join(re.sub(r"^Exception encountered when calling \S+", "", text).split())

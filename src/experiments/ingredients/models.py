@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from experiments.ingredients.layers import (
     Activation,
@@ -29,7 +29,8 @@ from experiments.ingredients.option import Count, Option
 if TYPE_CHECKING:
     import keras
 
-Counts = Annotated[list[Count], Field(min_length=1)]
+MOST_BLOCKS = 500  # of one network: building it takes Keras some milliseconds a layer
+Counts = Annotated[list[Count], Field(min_length=1, max_length=100)]
 PoolSize = Annotated[int, Field(ge=2)]
 
 
@@ -121,6 +122,11 @@ class DeepCNN(_Model):
     activation: Activation
     normalisation: Normalisation
 
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        _limit_blocks(len(self.filters) * self.convolutions, "convolutions")
+        return self
+
     def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         what = f"{len(self.filters)} blocks of {self.convolutions} convolutions and a stride, and the head,"
         require_side(x, self._smallest_side(), "model.filters", what)
@@ -151,6 +157,11 @@ class ResNet(_Model):
     blocks: Count
     kernel_size: Count
     activation: Activation
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        _limit_blocks(len(self.filters) * self.blocks, "blocks")
+        return self
 
     def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         import keras
@@ -201,7 +212,7 @@ class Layers(_Model):
     """Any Keras layers, by name and arguments."""
 
     name: Literal["layers"]
-    layers: Annotated[list[LayerEntry], Field(min_length=1)]
+    layers: Annotated[list[LayerEntry], Field(min_length=1, max_length=MOST_BLOCKS)]
 
     @field_validator("layers")
     @classmethod
@@ -217,6 +228,11 @@ class Layers(_Model):
 
 
 Model = Annotated[CNN | LeNet5 | DeepCNN | ResNet | MLP | Linear | Layers, Field(discriminator="name")]
+
+
+def _limit_blocks(number: int, what: str) -> None:
+    if number > MOST_BLOCKS:
+        raise ValueError(f"must have at most {MOST_BLOCKS} {what} in all, received {number:,}")
 
 
 def _describe_pooling(model: CNN | LeNet5) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import psutil
+
 from experiments.config import RunConfig
 from experiments.errors import InputError
 from experiments.results import environment
@@ -47,7 +49,8 @@ def check(plan: Plan, todo: Sequence[Status]) -> None:
 def _start(plan: Plan, group: Sequence[Status]) -> Worker:
     config = group[0].job.config
     shape = plan.image_shapes[config.dataset.model_dump_json()]
-    return Worker(try_to_build, config, shape, environment.code_digest())
+    free = psutil.virtual_memory().available // plan.workers
+    return Worker(try_to_build, config, shape, free, environment.code_digest())
 
 
 def _alike(todo: Sequence[Status]) -> list[list[Status]]:
@@ -66,13 +69,16 @@ def _built(answer: Any) -> Built:
     return Built(0, (f"model: cannot be built (the process that tried ended with {answer})",))
 
 
-def try_to_build(planner: Planner, config: RunConfig, shape: tuple[int, int, int, int], code_digest: str) -> None:
+def try_to_build(
+    planner: Planner, config: RunConfig, shape: tuple[int, int, int, int], free_bytes: int, code_digest: str
+) -> None:
     """Builds an architecture in a process of its own, and tells the planner whether it can be built.
 
     Args:
         planner: is told `Built`.
         config: a job's.
         shape: of the images: height, width, channels, and the number of classes.
+        free_bytes: of memory, that one job of the sweep may use.
         code_digest: of the sources that the sweep was planned with.
     """
     from experiments.training import runtime
@@ -80,8 +86,9 @@ def try_to_build(planner: Planner, config: RunConfig, shape: tuple[int, int, int
     try:
         check_code(code_digest)
         runtime.prepare(config.training)
-        model = config.model.build(shape[:3], shape[3], config.regularization)
-        planner.tell(Built(model.count_params()))
+        from experiments.training import capacity
+
+        planner.tell(Built(capacity.check(config, shape[:3], shape[3], free_bytes=free_bytes).parameters))
     except InputError as error:
         planner.tell(Built(0, error.mistakes))
     except Exception as error:  # whatever Keras says: the user has to see it before anything is trained

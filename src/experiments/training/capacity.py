@@ -1,0 +1,103 @@
+"""How large an architecture is, known before any of it is allocated, and whether it can be trained here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import keras
+import psutil
+import tensorflow as tf
+from keras.src.backend.common import global_state
+
+from experiments.config import RunConfig
+from experiments.errors import InputError
+from experiments.ingredients.layers import ImageShape, condense
+
+FLOAT_BYTES = 4
+GIGABYTE = 10**9
+
+
+class Size(NamedTuple):
+    """Numbers that a network is made of: all weights, and what its layers give out for one image."""
+
+    parameters: int
+    activations: int
+
+    def training_bytes(self, batch_size: int) -> int:
+        """The least memory that one step needs: weights, their gradients, and every layer's output of a batch."""
+        return FLOAT_BYTES * (2 * self.parameters + batch_size * self.activations)
+
+
+def measure(config: RunConfig, image_shape: ImageShape, classes: int) -> Size:
+    """The size of a config's network, from shapes alone: nothing is allocated, however large it is.
+
+    Args:
+        config: what to build.
+        image_shape: height, width and channels of the images.
+        classes: how many there are.
+
+    Raises:
+        InputError: the architecture does not fit the images, or a free layer has a wrong argument.
+    """
+    try:
+        with _nothing_allocated():
+            model = config.model.build(image_shape, classes, config.regularization)
+    except InputError:
+        raise
+    except Exception as error:  # Keras has no common base for what its layers make of bad values
+        raise InputError(f"model: {condense(error)}") from error
+    parameters = sum(math.prod(weights.shape) for weights in model.weights)
+    return Size(parameters, sum(_outputs(model)))
+
+
+@contextmanager
+def _nothing_allocated() -> Iterator[None]:
+    """Variables that are made in the block have a shape and no value, and never get one."""
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute("uninitialized_variables", [])  # or the next scope would initialise them
+
+
+def _outputs(model: keras.Model) -> Iterator[int]:
+    for layer in model.layers:
+        yield math.prod(layer.output.shape[1:])
+
+
+def check(config: RunConfig, image_shape: ImageShape, classes: int, *, free_bytes: int | None = None) -> Size:
+    """Refuses an architecture that cannot be built, called or held in memory, before anything is allocated.
+
+    Args:
+        config: what to build.
+        image_shape: height, width and channels of the images.
+        classes: how many there are.
+        free_bytes: the memory that a training may use; by default all that is free on this machine.
+
+    Raises:
+        InputError: with the numbers, or with the layer that Keras refuses.
+    """
+    size = measure(config, image_shape, classes)
+    batch_size = config.training.batch_size
+    needed, free = size.training_bytes(batch_size), free_bytes or psutil.virtual_memory().available
+    if needed > free:
+        raise InputError(
+            f"model: {size.parameters:,} parameters and {size.activations:,} activations an image, at batches of "
+            f"{batch_size:,}, need at least {needed / GIGABYTE:,.1f} GB; {free / GIGABYTE:,.1f} GB are free here"
+        )
+    if config.model.name == "layers":  # what a free list says shows its mistakes only when it is called
+        _call(config, image_shape, classes)
+    return size
+
+
+def _call(config: RunConfig, image_shape: ImageShape, classes: int) -> None:
+    """Calls the network once on the shape of a batch."""
+    model = config.model.build(image_shape, classes, config.regularization)
+    batch = tf.TensorSpec((config.training.batch_size, *image_shape), tf.uint8)
+    try:
+        tf.function(lambda images: model(images, training=True), autograph=False).get_concrete_function(batch)
+    except Exception as error:  # Keras has no common base for what its layers make of bad values
+        raise InputError(f"model.layers: {condense(error)}") from error
