@@ -20,6 +20,7 @@ from rich.console import Console
 from conftest import SMALL, epoch_row, train, write_record
 from experiments.config import CONF
 from experiments.results import files, records
+from experiments.sweeps import failures
 from experiments.sweeps import scheduler as scheduling
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import find_place, freeze
@@ -218,6 +219,19 @@ def test_job_that_takes_too_long_is_killed_and_says_so(sweep: Callable[..., Swee
         "TimeoutError: took longer than sweep.timeout_minutes=1e-09"
     }
     assert states(made) == ["failed", "failed"]
+
+
+def test_what_a_killed_planner_left_is_gathered(sweep: Callable[..., Sweep], tmp_path: Path) -> None:
+    made = sweep("seed=0,1,2")
+    elsewhere = write_record(tmp_path / "elsewhere", state="finished").directory
+    write_record(made.place.path / "0", state="interrupted")
+    (made.place.path / "1").symlink_to(elsewhere)
+    for job in made.plan.jobs:
+        made.place.output_of(job).write_text("printed\n")
+    failures.gather_leftovers(made.plan.jobs, made.place)
+    assert (made.place.path / "0" / files.LOG).read_text() == "printed\n"
+    assert not (elsewhere / files.LOG).exists()
+    assert [made.place.output_of(job).exists() for job in made.plan.jobs] == [False, False, True]
 
 
 class TwoStages:

@@ -209,6 +209,24 @@ def test_worker_that_has_ended_may_be_stopped() -> None:
     assert worker.leave() == "exit code 0"
 
 
+def test_server_that_still_imports_ends_with_its_planner(tmp_path: Path) -> None:
+    (tmp_path / "tensorflow.py").write_text("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(60)\n")
+    code = (
+        "from experiments.sweeps.executors import processes; from multiprocessing import forkserver; import time\n"
+        "processes.start_server(); print(forkserver._forkserver._forkserver_pid, flush=True); time.sleep(60)"
+    )
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=variables, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as planner:
+        assert planner.stdout
+        server = psutil.Process(int(planner.stdout.readline()))
+        while not (tmp_path / "begun").exists():
+            assert server.is_running()
+            time.sleep(0.05)
+        planner.kill()
+    server.wait(timeout=20)
+
+
 @pytest.mark.slow
 def test_workers_share_tensorflow_and_do_not_search_it_for_garbage() -> None:
     code = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 
 from experiments.errors import InputError
@@ -16,15 +17,24 @@ log = logging.getLogger(__name__)
 
 
 def gather_output(job: Job, place: Place) -> None:
-    """Moves what a job printed to the end of its `run.log`; it stays where it is while there is none."""
+    """Moves what a job printed to the end of its `run.log`; it stays where it is while there is none.
+
+    A job that is linked to a run made elsewhere keeps nothing: that run has a log of its own.
+    """
     output, directory = place.output_of(job), place.directory_of(job)
     with suppress(OSError):
         text = output.read_bytes()
-        if directory.is_dir() and text:
+        if directory.is_dir() and text and not directory.is_symlink():
             with (directory / files.LOG).open("ab") as file:
                 file.write(text)
         if directory.is_dir() or not text:
             output.unlink()
+
+
+def gather_leftovers(sweep_jobs: Sequence[Job], place: Place) -> None:
+    """Moves what jobs of an earlier start have printed, whose planner was killed, to where it belongs."""
+    for job in sweep_jobs:
+        gather_output(job, place)
 
 
 def record(status: Status, place: Place, parent: str | None) -> None:

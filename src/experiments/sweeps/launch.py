@@ -17,7 +17,7 @@ from rich.console import Console
 from experiments.recording import Origin
 from experiments.results import environment, files, tracking
 from experiments.runner import check_room
-from experiments.sweeps import finalize, preflight, tables
+from experiments.sweeps import failures, finalize, preflight, tables
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
 from experiments.sweeps.executor import Run
@@ -118,6 +118,7 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
             preflight.check(plan, todo)
     freeze(plan, place)
     tidy(sweep.statuses, place)
+    failures.gather_leftovers(plan.jobs, place)
     sweep = replace(sweep, parent=finalize.open_parent(sweep))
     progress = Progress(sweep.console, plan, place, sweep.statuses)
     executor = LocalExecutor(plan.workers)

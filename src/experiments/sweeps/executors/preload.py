@@ -5,14 +5,20 @@ start, whatever is edited meanwhile. TensorFlow may be imported before a fork as
 """
 
 import atexit
+import ctypes
 import gc
 import importlib
 import os
 import pkgutil
+import re
+import select
+import signal
 import sys
 from contextlib import suppress
 
 SERVER = "multiprocessing.forkserver"
+ALIVE = r"main\(\d+, (\d+)"  # of its command line: the pipe whose other end the planner holds
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def leave_the_terminal() -> None:
@@ -28,6 +34,16 @@ def leave_the_terminal() -> None:
     os.close(nowhere)
 
 
+def end_with_the_planner() -> None:
+    """Has the system end this process with its parent, also while it is still importing and looks at nothing."""
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    alive = re.search(ALIVE, " ".join(sys.orig_argv))
+    if alive and select.select([int(alive[1])], [], [], 0)[0]:  # the planner was gone before the line above
+        os._exit(0)
+
+
 def import_everything() -> None:
     """TensorFlow, MLflow and all modules of this package; the code's digest is remembered with them."""
     from experiments.results import environment
@@ -40,6 +56,7 @@ def import_everything() -> None:
 
 
 if any(SERVER in argument for argument in sys.orig_argv):
+    end_with_the_planner()
     leave_the_terminal()  # before anything is imported that takes its time
     from experiments.training.runtime import without_collection
 
