@@ -19,7 +19,7 @@ from experiments.ingredients.datasets import Dataset
 from experiments.ingredients.execution import Sweep, Tracking, Training
 from experiments.ingredients.models import Model
 from experiments.ingredients.optimizers import Optimizer
-from experiments.ingredients.option import Option
+from experiments.ingredients.option import Option, fill_in, leave_out, names_of
 from experiments.ingredients.regularization import Regularization
 from experiments.ingredients.schedules import Schedule
 
@@ -40,8 +40,14 @@ class RunConfig(Option):
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
 
     def identity(self) -> dict[str, Any]:
-        """What can change the result: not threads, tracking, the sweep, nor where the data lie."""
-        return self.model_dump(exclude={"tracking": True, "sweep": True, "training": {"threads"}, "dataset": {"path"}})
+        """What can change the result: not threads, tracking, the sweep, nor where the data lie.
+
+        Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true.
+        """
+        values = self.model_dump(
+            exclude={"tracking": True, "sweep": True, "training": {"threads"}, "dataset": {"path"}}
+        )
+        return leave_out(type(self), values)
 
     def with_threads(self, threads: int) -> RunConfig:
         """The same config with the number of threads written down."""
@@ -89,6 +95,15 @@ def validate(values: Any) -> RunConfig:
         raise InputError(*(_mistake(dict(e)) for e in error.errors(include_url=False))) from None
 
 
+def validate_saved(values: Any) -> RunConfig:
+    """A config from the plain mappings of a saved file, which may be older than some knobs: see `AsBefore`.
+
+    Raises:
+        InputError: with one line per mistake.
+    """
+    return validate(fill_in(RunConfig, values) if isinstance(values, Mapping) else values)
+
+
 def from_hydra(composed: Any) -> RunConfig:
     """A config from what Hydra composed (an omegaconf `DictConfig`), interpolations resolved."""
     from omegaconf import OmegaConf
@@ -107,7 +122,7 @@ def load_config(path: Path) -> RunConfig:
         InputError: no such file, not YAML, or values that today's schema refuses.
     """
     try:
-        return validate(read_yaml(path))
+        return validate_saved(read_yaml(path))
     except InputError as error:
         raise InputError(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
 
@@ -191,7 +206,7 @@ def _nearest_key(key: str, beside: Iterable[str]) -> str:
     field = RunConfig.model_fields.get(group)
     owners = [o for o in _options(field.annotation) if leaf in o.model_fields] if field else []
     if owners:
-        return f"it belongs to {', '.join(f'{group}={name}' for o in owners for name in _names(o))}"
+        return f"it belongs to {', '.join(f'{group}={name}' for o in owners for name in names_of(o))}"
     known = sorted(set(_dotted_keys(RunConfig)), key=lambda known: (not known.startswith(group), known))
     same_leaf = [k for k in known if leaf in (k.rpartition(".")[2], initials(k.rpartition(".")[2]))]
     return f"did you mean {' or '.join(same_leaf)}?" if same_leaf else nearest(leaf, beside)
@@ -250,13 +265,7 @@ def _locate(location: tuple[str | int, ...]) -> tuple[list[str], list[str]]:
 
 
 def _tag(option: type[Option], part: str | int) -> bool:
-    return part in _names(option)
-
-
-def _names(option: type[Option]) -> tuple[str, ...]:
-    """The names that choose it in a group."""
-    name = option.model_fields.get("name")
-    return getattr(name.annotation, "__args__", ()) if name else ()
+    return part in names_of(option)
 
 
 def _show(value: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.conf import CONF
-from experiments.config import RunConfig, flatten, read_yaml, validate
+from experiments.config import RunConfig, flatten, read_yaml, validate, validate_saved
 from experiments.errors import InputError, StoppedError
 from experiments.recording import Origin, gather_facts
 from experiments.results import files, lookup, mirrored
@@ -62,7 +62,7 @@ def config_of(record: Record, *, threads: int | None = None) -> RunConfig:
     """
     values = read_yaml(record.directory / files.CONFIG)
     try:
-        config = validate(values)
+        config = validate_saved(values)
     except InputError as error:
         raise _explain(record, values, error.mistakes) from None
     if threads is None:

@@ -1,10 +1,14 @@
-"""The base of every option and the number types that carry its ranges."""
+"""The base of every option, the number types that carry its ranges, and knobs that were added later."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -22,3 +26,72 @@ class Option(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class AsBefore:
+    """Marks a knob that was added later: `x: Annotated[Count, AsBefore(1)]`; `value` does what was done without it.
+
+    Saved configs that lack the knob are filled in (`fill_in`); a user's composition must still give it. Run keys leave
+    it out where it has this value (`leave_out`), so that the keys of older runs stay true.
+
+    Attributes:
+        value: plain, as YAML would give it: a mapping for a nested option.
+        keyed: it stays in the run keys whatever its value, because keys were made with it before it was marked.
+    """
+
+    value: Any
+    keyed: bool = False
+
+
+def fill_in(option: type[Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved mapping with the values of the knobs that `option`, or an option inside it, got later."""
+    filled = dict(values)
+    for name, field in option.model_fields.items():
+        if name not in filled and (marker := _marker(field)):
+            filled[name] = copy.deepcopy(marker.value)
+        if name in filled:
+            filled[name] = _inside(field.annotation, filled[name], fill_in)
+    return filled
+
+
+def leave_out(option: type[Option], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The dumped values of an option without those that mean "as before"."""
+    kept = {}
+    for name, value in values.items():
+        field = option.model_fields.get(name)
+        marker = _marker(field) if field else None
+        if field and marker and not marker.keyed and value == _inside(field.annotation, marker.value, fill_in):
+            continue
+        kept[name] = _inside(field.annotation, value, leave_out) if field else value
+    return kept
+
+
+def _marker(field: FieldInfo) -> AsBefore | None:
+    return next((data for data in field.metadata if isinstance(data, AsBefore)), None)
+
+
+def _inside(annotation: Any, value: Any, change: Callable[[type[Option], Mapping[str, Any]], dict[str, Any]]) -> Any:
+    """`value` with `change` done to each option in it; what fits no option is left to the validation."""
+    if isinstance(value, list | tuple):
+        return type(value)(_inside(annotation, item, change) for item in value)
+    if not isinstance(value, Mapping):
+        return value
+    members = list(options_in(annotation))
+    chosen = [m for m in members if value.get("name") in names_of(m)] if len(members) > 1 else members
+    return change(chosen[0], value) if chosen else value
+
+
+def options_in(annotation: Any) -> Iterator[type[Option]]:
+    """The options that a field's annotation names, in unions and lists too."""
+    if isinstance(annotation, type) and issubclass(annotation, Option):
+        yield annotation
+    else:
+        for part in get_args(annotation):
+            yield from options_in(part)
+
+
+def names_of(option: type[Option]) -> tuple[Any, ...]:
+    """The names that choose an option in its group."""
+    field = option.model_fields.get("name")
+    return get_args(field.annotation) if field else ()

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from experiments.ingredients.option import Count, CountOrZero, FractionBelowOne, NonNegative, Option
+from experiments.ingredients.option import AsBefore, Count, CountOrZero, FractionBelowOne, NonNegative, Option
 
 
 class Augmentation(Option):
@@ -26,9 +26,10 @@ class Augmentation(Option):
     rotation_degrees: Annotated[float, Field(ge=0, le=180)]
     shift_fraction: FractionBelowOne
     zoom_fraction: FractionBelowOne
-    shear_fraction: FractionBelowOne
-    stretch_fraction: FractionBelowOne
-    test_views: Count
+    # Saved configs before these three lack them. They stay in the run keys: the keys of all runs since hold them.
+    shear_fraction: Annotated[FractionBelowOne, AsBefore(0.0, keyed=True)]
+    stretch_fraction: Annotated[FractionBelowOne, AsBefore(0.0, keyed=True)]
+    test_views: Annotated[Count, AsBefore(1, keyed=True)]
 
     @property
     def active(self) -> bool:

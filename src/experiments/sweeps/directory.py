@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from experiments.config import validate
+from experiments.config import validate_saved
 from experiments.errors import InputError
 from experiments.results import files
 from experiments.sweeps import locks
@@ -127,7 +127,7 @@ def _jobs_agree(path: Path, plan: Plan) -> bool:
 def _begun(path: Path, plan: Plan) -> Place:
     try:
         frozen = json.loads((path / PLAN).read_bytes())["jobs"]
-        configs = [validate(job["config"]) for job in frozen]
+        configs = [validate_saved(job["config"]) for job in frozen]
         same = [c.identity() for c in configs] == [job.config.identity() for job in plan.jobs]
         same = same and [job["run_key"] for job in frozen] == [job.run_key for job in plan.jobs]
     except (OSError, ValueError, KeyError, TypeError, InputError) as error:
