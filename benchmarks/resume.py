@@ -20,7 +20,7 @@ JOBS, ROUNDS = 500, 3
 SWEEP = Path("multirun") / "many"
 COMMAND = [
     "-m", "experiments.run", "-m", "dataset=digits", "model=linear", "training.epochs=1", "tracking=none",
-    "sweep.name=many", f"seed=range({JOBS})",
+    "sweep.title=many", f"seed=range({JOBS})",
 ]  # fmt: skip
 
 

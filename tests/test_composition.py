@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from experiments.config import CONF, RunConfig, from_hydra, validate
+from experiments.config import CONF, Composition, from_hydra
 from experiments.errors import InputError
 from experiments.sweeps.composition import Composer
 
@@ -51,7 +52,7 @@ def shared() -> Composer:
     return Composer(Counted())
 
 
-def by_hydra(overrides: list[str]) -> RunConfig | tuple[str, ...]:
+def by_hydra(overrides: list[str]) -> Composition | tuple[str, ...]:
     """The config of Hydra's own composition, or the mistakes."""
     try:
         return from_hydra(hydra_compose("config", overrides=overrides))
@@ -65,9 +66,9 @@ def mistakes_of(error: Exception) -> tuple[str, ...]:
     return error.mistakes if isinstance(error, InputError) else explain_composition(error).mistakes
 
 
-def by_composer(composer: Composer, overrides: list[str]) -> RunConfig | tuple[str, ...]:
+def by_composer(composer: Composer, overrides: list[str]) -> Composition | tuple[str, ...]:
     try:
-        return composer.config(overrides)
+        return composer.compose(overrides)
     except InputError as error:
         return error.mistakes
 
@@ -87,7 +88,8 @@ OVERRIDES = [
     "regularization.augmentation.shift=0.1", "regularization.early_stopping.patience_epochs=2",
     "regularization.early_stopping={patience_epochs: 4}",
     "training.threads=int(2)", "training.epochs=str(3)", "seed=on", "seed=0x10",
-    "tracking=none", "tracking.experiment=mine", "sweep.workers=2", "sweep.name=3", "sweep=local",
+    "tracking=none", "tracking.experiment=mine", "sweep.workers=2", "sweep.name=3", "sweep.title=3", "sweep.title=mine",
+    "sweep=local", "sweep.reuse=loose", "regularization=none", "regularization=l2", "~sweep.title",
     "optimizer=adma", "modl=cnn", "optimizer.lr=1", "training.epochs=-1", "training.batch_size=many",
 ]  # fmt: skip
 
@@ -112,26 +114,26 @@ def test_order_of_values_that_touch_each_other_is_kept(composer: Composer) -> No
 
 
 def test_job_does_not_change_what_the_next_one_gets(composer: Composer) -> None:
-    first = composer.config(["optimizer=sgd", "optimizer.learning_rate=0.5", "seed=1"])
+    first = composer.compose(["optimizer=sgd", "optimizer.learning_rate=0.5", "seed=1"])
     kept = copy.deepcopy(first)
-    assert composer.config(["optimizer=sgd", "seed=2"]).optimizer.learning_rate != 0.5
+    assert composer.compose(["optimizer=sgd", "seed=2"]).config.optimizer.learning_rate != 0.5
     assert first == kept
 
 
 def test_values_cost_one_composition_and_options_one_each(hydra: Counted, composer: Composer) -> None:
     for seed, rate in itertools.product(range(20), (0.1, 0.2)):
-        composer.config([f"seed={seed}", f"optimizer.learning_rate={rate}", "training.epochs=2"])
+        composer.compose([f"seed={seed}", f"optimizer.learning_rate={rate}", "training.epochs=2"])
     assert hydra.calls == [[]]
     optimizers, schedules = ("sgd", "adam", "muon"), ("constant", "cosine", "step")
     for optimizer, schedule, seed in itertools.product(optimizers, schedules, range(5)):
-        composer.config([f"optimizer={optimizer}", f"schedule={schedule}", f"seed={seed}"])
+        composer.compose([f"optimizer={optimizer}", f"schedule={schedule}", f"seed={seed}"])
     assert len(hydra.calls) == 1 + len(optimizers) + len(schedules)
 
 
 def test_bad_value_in_many_jobs_is_composed_once(hydra: Counted, composer: Composer) -> None:
     for seed in range(5):
         with pytest.raises(InputError, match=r"optimizer=adma: no such option; did you mean adam\?"):
-            composer.config(["optimizer=adma", f"seed={seed}"])
+            composer.compose(["optimizer=adma", f"seed={seed}"])
     assert len(hydra.calls) == 2
 
 
@@ -160,17 +162,18 @@ def test_groups_of_another_conf_may_depend_on_each_other(tmp_path: Path) -> None
             values = composer._quickly(parsed) or composer._by_hydra(job).values
             assert values == OmegaConf.to_container(hydra_compose("config", overrides=job), resolve=True)
         with pytest.raises(InputError, match="needed"):
-            composer.config(["seed=1"])
+            composer.compose(["seed=1"])
 
 
 def test_saved_config_is_composed_like_any_other(tmp_path: Path) -> None:
-    saved = validate(by_hydra(["optimizer=sgd", "training.epochs=3"]).model_dump())
-    (tmp_path / "config.yaml").write_text(saved.to_yaml())
+    saved = from_hydra(hydra_compose("config", overrides=["optimizer=sgd", "training.epochs=3"]))
+    values = saved.config.model_dump(mode="json") | {"sweep": saved.sweep.model_dump(mode="json")}
+    (tmp_path / "config.yaml").write_text(yaml.dump(values))
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         composer = Composer(lambda overrides: hydra_compose("config", overrides=overrides))
         for seed in (3, 4):
-            config = composer.config([f"seed={seed}", "optimizer.learning_rate=0.5"])
+            config = composer.compose([f"seed={seed}", "optimizer.learning_rate=0.5"]).config
             assert (config.seed, config.optimizer.name, config.optimizer.learning_rate) == (seed, "sgd", 0.5)
         with pytest.raises(InputError, match="optimizer"):
-            composer.config(["optimizer=adam"])
+            composer.compose(["optimizer=adam"])

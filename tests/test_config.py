@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
 
 from experiments.config import (
     CONF,
@@ -18,15 +21,20 @@ from experiments.config import (
     available_cores,
     compose,
     config_key,
+    former_run_keys,
+    is_run,
     load_config,
     run_key,
     validate,
+    validate_saved,
 )
 from experiments.errors import InputError
+from experiments.ingredients.execution import Sweep
 
 FILES = sorted(CONF.rglob("*.yaml"))
 GROUPS = sorted(RunConfig.model_fields.keys() - {"seed"})
-OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent.name in GROUPS]
+FIELDS: dict[str, Any] = {**RunConfig.model_fields, "sweep": FieldInfo(annotation=Sweep)}
+OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent.name in FIELDS]
 DIGEST = "ab" * 32
 
 
@@ -49,7 +57,21 @@ def changed(key: str, value: Any, base: RunConfig | None = None) -> RunConfig:
 
 def with_option(group: str, name: str) -> RunConfig:
     """The default config with another option, as its file gives it."""
-    return validate(default().model_dump() | {group: yaml.safe_load((CONF / group / f"{name}.yaml").read_text())})
+    return validate(default().model_dump() | {group: option_file(group, name)})
+
+
+def option_file(group: str, name: str) -> dict[str, Any]:
+    """The values of an option's file, and of the one that it extends."""
+    values = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    for base in values.pop("defaults", []):
+        if base != "_self_":
+            values = merged(option_file(group, base), values)
+    return dict(values)
+
+
+def merged(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    both = {key: merged(base[key], value) for key, value in values.items() if isinstance(value, dict) and key in base}
+    return base | values | both
 
 
 def refuse(*overrides: str) -> str:
@@ -92,18 +114,18 @@ def test_files_hold_no_number_that_yaml_versions_read_differently(path: Path) ->
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS, ids=map("/".join, OPTIONS))
 def test_option_lists_all_its_values_and_validates(group: str, name: str) -> None:
-    field = RunConfig.model_fields[group]
-    values = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    field = FIELDS[group]
+    values = option_file(group, name)
     option = TypeAdapter(field.rebuild_annotation()).validate_python(values)
     assert set(values) == set(type(option).model_fields)
-    if group not in ("training", "sweep"):
+    if group != "training":
         assert next(iter(values)) == "name"
         assert values["name"] == name
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", FIELDS.keys() - {"seed"})
 def test_every_class_of_a_group_has_a_file(group: str) -> None:
-    schema = TypeAdapter(RunConfig.model_fields[group].rebuild_annotation()).json_schema()
+    schema = TypeAdapter(FIELDS[group].rebuild_annotation()).json_schema()
     classes = set(schema.get("discriminator", {}).get("mapping", {}))
     names = {name for option_group, name in OPTIONS if option_group == group}
     assert names
@@ -113,8 +135,8 @@ def test_every_class_of_a_group_has_a_file(group: str) -> None:
 @pytest.mark.parametrize(("group", "name"), OPTIONS, ids=map("/".join, OPTIONS))
 def test_every_option_composes_with_the_defaults(group: str, name: str) -> None:
     config = compose(f"{group}={name}")
-    chosen = getattr(config, group)
-    assert getattr(chosen, "name", name) in (name, None)
+    if group != "sweep":
+        assert getattr(getattr(config, group), "name", name) == name
     assert validate(config.model_dump()) == config
 
 
@@ -140,6 +162,9 @@ MISTAKES = [
     ("experiment=nope", "experiment=nope: no such option", "optimizers"),
     ("modl=cnn", "modl: no such key", "did you mean model?"),
     ("+modl=cnn", "modl: no such key", "did you mean model?"),
+    ("sweep.name=mine", "sweep.name: no such option 'mine'", "did you mean sweep.title? valid: local"),
+    ("sweep.tittle=mine", "sweep.tittle: no such key", "did you mean title?"),
+    ("sweep.title=a/b", "sweep.title: must match pattern", "received 'a/b' (str)"),
     ("+typo=1", "typo: no such key", "valid: dataset, model, optimizer"),
     ("++typo=1", "typo: no such key", "valid: dataset, model, optimizer"),
     ("optimizer.lr=0.1", "optimizer.lr: no such key", "did you mean optimizer.learning_rate?"),
@@ -227,7 +252,7 @@ def every_leaf(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS, ids=map("/".join, OPTIONS))
 def test_saved_config_loads_as_it_was(group: str, name: str, tmp_path: Path) -> None:
-    config = with_option(group, name).with_threads(3)
+    config = compose(f"{group}={name}").with_threads(3)
     path = tmp_path / "config.yaml"
     path.write_text(config.to_yaml())
     assert load_config(path) == config
@@ -256,18 +281,8 @@ def test_saved_words_stay_words(text: str, tmp_path: Path) -> None:
 def test_saved_config_says_the_name_of_each_option_first() -> None:
     values = yaml.safe_load(default().to_yaml())
     assert list(values) == [
-        *[
-            "dataset",
-            "model",
-            "optimizer",
-            "schedule",
-            "regularization",
-            "training",
-            "tracking",
-            "sweep",
-            "seed",
-        ]
-    ]
+        "format", "dataset", "model", "optimizer", "schedule", "regularization", "training", "tracking", "seed",
+    ]  # fmt: skip
     for group in ("dataset", "model", "optimizer", "schedule", "regularization", "tracking"):
         assert next(iter(values[group])) == "name"
 
@@ -309,7 +324,7 @@ def test_missing_config_is_refused(tmp_path: Path) -> None:
 
 # Identity.
 
-NOT_IDENTITY = {"training.threads", "tracking", "sweep", "dataset.path"}
+NOT_IDENTITY = {"training.threads", "tracking", "dataset.path"}
 
 
 def other(value: Any) -> Iterator[Any]:
@@ -338,7 +353,7 @@ def first_valid(key: str, value: Any, base: RunConfig) -> RunConfig:
 def test_identity_ignores_what_cannot_change_the_result_and_nothing_else(dataset: str) -> None:
     base = changed("regularization.augmentation.shift_fraction", 0.1, with_option("dataset", dataset))
     leaves = [(key, value) for key, value in every_leaf(base.model_dump()) if not key.endswith(".name")]
-    for key, value in [*leaves, ("sweep.name", None)]:
+    for key, value in leaves:
         ignored = any(key == name or key.startswith(f"{name}.") for name in NOT_IDENTITY)
         same = run_key(first_valid(key, value, base), DIGEST) == run_key(base, DIGEST)
         assert same is ignored, key
@@ -379,6 +394,84 @@ def test_keys_do_not_depend_on_the_order_of_the_yaml() -> None:
         for key, value in reversed(values.items())
     }
     assert run_key(validate(turned), DIGEST) == run_key(default(), DIGEST)
+
+
+# The beginnings of keys that were made when files had no format yet, over the digest above.
+FORMER_KEYS = {
+    (): "cf3f4a2886165a85",
+    ("regularization=none",): "d29af7ab7c5129c9",
+    ("regularization=dropout",): "cf3f4a2886165a85",
+    ("regularization=l2",): "07e2d11c491b9817",
+    ("regularization=label_smoothing",): "78ae7e9fc03350bb",
+    ("regularization=augmentation",): "540cb9e698147183",
+    ("regularization=early_stopping",): "2dc23c65d41d9dee",
+    ("regularization=full",): "16c7f789cbeb52f8",
+    ("experiment=tiny", "seed=3"): "3464cedca14d230c",
+    ("model=resnet", "dataset=digits", "optimizer=muon"): "506c473b35127668",
+    (
+        "model=layers", "schedule=step", "dataset.train_limit=100", "training.determinism=portable",
+    ): "f81a3159ac2bb054",
+}  # fmt: skip
+RENAMED = {  # the same of configs whose preset says something else than their values
+    ("experiment=accurate",): "12b08d6ea8bb02ac",
+    ("regularization=l2", "regularization.dropout=0.5"): "d5b4694bdd27013a",
+    ("regularization=dropout", "regularization.dropout=0.0"): "38828ecc5f810e14",
+}
+
+
+@pytest.mark.parametrize("overrides", FORMER_KEYS, ids=" ".join)
+def test_keys_stay_what_they_were(overrides: tuple[str, ...]) -> None:
+    assert run_key(compose(*overrides), DIGEST).startswith(FORMER_KEYS[overrides])
+
+
+@pytest.mark.parametrize("overrides", RENAMED, ids=" ".join)
+def test_key_that_was_made_from_a_preset_is_still_accepted(overrides: tuple[str, ...]) -> None:
+    config = compose(*overrides)
+    former = [key for key in former_run_keys(config, DIGEST) if key.startswith(RENAMED[overrides])]
+    assert len(former) == 1
+    assert is_run(former[0], config, DIGEST)
+    assert not is_run(former[0], changed("seed", 9, config), DIGEST)
+    assert not is_run(former[0], config, "cd" * 32)
+
+
+def test_label_of_a_preset_is_no_part_of_identity() -> None:
+    assert run_key(compose("regularization=dropout", "regularization.dropout=0.0"), DIGEST) == run_key(
+        compose("regularization=none"), DIGEST
+    )
+    assert run_key(compose("regularization=none", "regularization.l2=1.0e-4"), DIGEST) == run_key(
+        compose("regularization=l2"), DIGEST
+    )
+
+
+def test_key_that_was_made_before_later_knobs_is_still_accepted() -> None:
+    config = compose("regularization=augmentation")
+    identity = config.identity()
+    for knobs in (["test_views"], ["shear_fraction", "stretch_fraction"]):
+        for knob in knobs:
+            del identity["regularization"]["augmentation"][knob]
+        text = json.dumps(identity | {"dataset_digest": DIGEST}, sort_keys=True, separators=(",", ":"))
+        key = hashlib.sha256(text.encode()).hexdigest()
+        assert key in former_run_keys(config, DIGEST)
+        assert not is_run(key, changed("regularization.augmentation.test_views", 3, config), DIGEST)
+        assert is_run(key, changed("regularization.augmentation.shear_fraction", 0.2, config), DIGEST) is False
+
+
+# Formats.
+
+
+def test_saved_config_reads_back_as_it_was() -> None:
+    saved = yaml.safe_load(default().to_yaml())
+    assert saved["format"] == 2
+    assert validate_saved(saved) == default()
+
+
+def test_config_of_format_1_loses_its_sweep_and_one_of_a_newer_format_is_refused() -> None:
+    plain = default().model_dump(mode="json")
+    assert validate_saved(plain | {"sweep": {"name": None, "workers": None}}) == default()
+    with pytest.raises(InputError, match=r"^sweep: no such key"):
+        validate_saved(plain | {"format": 2, "sweep": {"name": None}})
+    with pytest.raises(InputError, match=r"^format: 3 needs a newer version of experiments; this one, "):
+        validate_saved(plain | {"format": 3, "surprise": 1})
 
 
 def test_available_cores_are_those_of_this_process() -> None:

@@ -255,7 +255,7 @@ def test_same_plan_is_found_again_with_its_threads(planned: Planned, home: Path)
 
 
 def test_name_of_the_users_choice(planned: Planned, home: Path) -> None:
-    named = planned("seed=0,1", "sweep.name=mine")
+    named = planned("seed=0,1", "sweep.title=mine")
     (home / "multirun" / "mine").mkdir(parents=True)  # empty: as good as not there
     assert begin(named, home).path == home / "multirun" / "mine"
     assert find_place(named, home).is_new is False
@@ -264,19 +264,19 @@ def test_name_of_the_users_choice(planned: Planned, home: Path) -> None:
         (["seed=0,1", "sweep.reuse=never"], "sweep.reuse=never begins anew"),
     ):
         with pytest.raises(InputError, match=told):
-            find_place(planned(*choices, "sweep.name=mine"), home)
+            find_place(planned(*choices, "sweep.title=mine"), home)
     (home / "multirun" / "notes").mkdir()
     (home / "multirun" / "notes" / "todo.txt").touch()
     with pytest.raises(InputError, match="holds something else than a sweep"):
-        find_place(planned("seed=0,1", "sweep.name=notes"), home)
+        find_place(planned("seed=0,1", "sweep.title=notes"), home)
 
 
 def test_directory_that_another_process_has_just_made_is_not_shared(planned: Planned, home: Path) -> None:
-    place = find_place(planned("seed=0,1", "sweep.name=mine"), home)
-    begin(planned("seed=0,2", "sweep.name=mine"), home)
+    place = find_place(planned("seed=0,1", "sweep.title=mine"), home)
+    begin(planned("seed=0,2", "sweep.title=mine"), home)
     before = (place.path / PLAN).read_bytes()
     with pytest.raises(InputError, match="another process has made it just now"):
-        freeze(planned("seed=0,1", "sweep.name=mine"), place)
+        freeze(planned("seed=0,1", "sweep.title=mine"), place)
     assert (place.path / PLAN).read_bytes() == before
     assert [path.name for path in (home / "multirun").iterdir()] == ["mine"]
 

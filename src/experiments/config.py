@@ -5,24 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError
 
 from experiments.conf import CONF
-from experiments.errors import InputError, initials, nearest
+from experiments.errors import InputError, nearest
 from experiments.ingredients.datasets import Dataset
 from experiments.ingredients.execution import Sweep, Tracking, Training
 from experiments.ingredients.models import Model
 from experiments.ingredients.optimizers import Optimizer
-from experiments.ingredients.option import Option, fill_in, leave_out, names_of
+from experiments.ingredients.option import Option, fill_in, leave_out
 from experiments.ingredients.regularization import Regularization
 from experiments.ingredients.schedules import Schedule
+from experiments.mistakes import explain, nearest_key
+from experiments.upgrades import FORMAT, bring_up, newest
 
+LATER_KNOBS: tuple[dict[str, float], ...] = (  # of `Augmentation`, as they came, with the values of older runs
+    {},
+    {"test_views": 1},
+    {"test_views": 1, "shear_fraction": 0.0, "stretch_fraction": 0.0},
+)
 DEEPEST_YAML = 20  # levels; ours have 6 at most, and a parser dies of very many
 
 
@@ -36,31 +42,77 @@ class RunConfig(Option):
     regularization: Regularization
     training: Training
     tracking: Tracking
-    sweep: Sweep
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
 
     def identity(self) -> dict[str, Any]:
-        """What can change the result: not threads, tracking, the sweep, nor where the data lie.
+        """What can change the result: not threads, tracking, nor where the data lie.
 
-        Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true.
+        Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true. A
+        regularization's name is only the label of a preset: what stands here follows from the values.
         """
-        values = self.model_dump(
-            exclude={"tracking": True, "sweep": True, "training": {"threads"}, "dataset": {"path"}}
-        )
+        return self._identity(self.regularization.label)
+
+    def _identity(self, regularization: str) -> dict[str, Any]:
+        values = self.model_dump(exclude={"tracking": True, "training": {"threads"}, "dataset": {"path"}})
+        values["regularization"]["name"] = regularization
         return leave_out(type(self), values)
+
+    def former_identities(self) -> Iterator[dict[str, Any]]:
+        """What `identity` was under earlier rules, where it was something else: run keys were made from it.
+
+        The label was the preset's name, whatever its values; before that, augmentation had fewer knobs.
+        """
+        for later in LATER_KNOBS:
+            for label in dict.fromkeys((self.regularization.label, self.regularization.name)):
+                values = self._identity(label)
+                augmentation = values["regularization"]["augmentation"]
+                kept = {name: value for name, value in augmentation.items() if (name, value) not in later.items()}
+                values["regularization"]["augmentation"] = kept
+                if len(kept) + len(later) == len(augmentation) and values != self.identity():
+                    yield values
 
     def with_threads(self, threads: int) -> RunConfig:
         """The same config with the number of threads written down."""
         return self.model_copy(update={"training": self.training.model_copy(update={"threads": threads})})
 
+    def to_saved(self) -> dict[str, Any]:
+        """What a saved file holds: the format and every value, plain, nothing to resolve."""
+        return {FORMAT: newest("config"), **self.model_dump(mode="json")}
+
     def to_yaml(self) -> str:
-        """The text of `config.yaml`: every value, nothing to resolve."""
-        return str(yaml.dump(self.model_dump(mode="json"), Dumper=yaml.CSafeDumper, sort_keys=False))
+        """The text of `config.yaml`."""
+        return str(yaml.dump(self.to_saved(), Dumper=yaml.CSafeDumper, sort_keys=False))
+
+
+class _Composed(RunConfig):
+    """What stands in `conf/` side by side."""
+
+    sweep: Sweep
+
+
+Validated = TypeVar("Validated", bound=RunConfig)
+
+
+class Composition(NamedTuple):
+    """What a command asks for: a run, and how `-m` carries out many of them, which changes no result."""
+
+    config: RunConfig
+    sweep: Sweep
 
 
 def run_key(config: RunConfig, dataset_digest: str) -> str:
     """SHA-256 (hex) over all that can change the result: runs that share it are the same run."""
     return _digest(config.identity() | {"dataset_digest": dataset_digest})
+
+
+def former_run_keys(config: RunConfig, dataset_digest: str) -> list[str]:
+    """The keys of the same run under earlier rules: a saved `run_key` may be one of them."""
+    return [_digest(identity | {"dataset_digest": dataset_digest}) for identity in config.former_identities()]
+
+
+def is_run(key: str, config: RunConfig, dataset_digest: str) -> bool:
+    """Whether a saved `run_key` is that of this config, by today's rule or a former one."""
+    return key == run_key(config, dataset_digest) or key in former_run_keys(config, dataset_digest)
 
 
 def config_key(config: RunConfig, dataset_digest: str) -> str:
@@ -89,28 +141,52 @@ def validate(values: Any) -> RunConfig:
     Raises:
         InputError: with one line per mistake.
     """
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        raise InputError(*(_mistake(dict(e)) for e in error.errors(include_url=False))) from None
+    return _validate(values, RunConfig)
 
 
 def validate_saved(values: Any) -> RunConfig:
-    """A config from the plain mappings of a saved file, which may be older than some knobs: see `AsBefore`.
+    """A config from the plain mappings of a saved file: of an older format, or older than some knobs (`AsBefore`).
+
+    Raises:
+        InputError: of a newer format, or with one line per mistake.
+    """
+    return validate(bring_up_config(values) if isinstance(values, Mapping) else values)
+
+
+def bring_up_config(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The mappings of a saved file as they would be saved today, without their format.
+
+    Raises:
+        InputError: of a newer format.
+    """
+    return fill_in(RunConfig, bring_up("config", values))
+
+
+def validate_composed(values: Any) -> Composition:
+    """A config and its sweep from what was composed, as plain mappings.
 
     Raises:
         InputError: with one line per mistake.
     """
-    return validate(fill_in(RunConfig, values) if isinstance(values, Mapping) else values)
+    composed = _validate(values, _Composed)
+    config = RunConfig.model_validate({name: getattr(composed, name) for name in RunConfig.model_fields})
+    return Composition(config, composed.sweep)
 
 
-def from_hydra(composed: Any) -> RunConfig:
-    """A config from what Hydra composed (an omegaconf `DictConfig`), interpolations resolved."""
+def _validate(values: Any, schema: type[Validated]) -> Validated:
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        raise explain(error, schema) from None
+
+
+def from_hydra(composed: Any) -> Composition:
+    """A config and its sweep from what Hydra composed (an omegaconf `DictConfig`), interpolations resolved."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return validate(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
+        return validate_composed(OmegaConf.to_container(composed, resolve=True, throw_on_missing=True))
     except OmegaConfBaseException as error:
         raise explain_composition(error) from None
 
@@ -124,7 +200,7 @@ def load_config(path: Path) -> RunConfig:
     try:
         return validate_saved(read_yaml(path))
     except InputError as error:
-        raise InputError(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
+        raise type(error)(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
 
 
 def read_yaml(path: Path) -> Any:
@@ -167,7 +243,7 @@ def compose(*overrides: str) -> RunConfig:
 
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return from_hydra(hydra_compose("config", overrides=list(overrides)))
+            return from_hydra(hydra_compose("config", overrides=list(overrides))).config
     except (HydraException, ValueError) as error:  # ValueError: a choice that is no word, as optimizer=null
         raise explain_composition(error) from None
 
@@ -175,9 +251,6 @@ def compose(*overrides: str) -> RunConfig:
 def available_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-# Mistakes, told in the words of the user's YAML.
 
 
 def explain_composition(error: Exception) -> InputError:
@@ -191,88 +264,13 @@ def explain_composition(error: Exception) -> InputError:
         return InputError(f"{group}={option}: no such option; {nearest(option, error.options)}")  # type: ignore[attr-defined]
     key = getattr(cause, "full_key", "")
     if key and "not in struct" in str(cause):
-        beside = cause.parent_node if "." in key else RunConfig.model_fields  # type: ignore[attr-defined]
-        return InputError(f"{key}: no such key; {_nearest_key(key, beside)}")
+        beside = cause.parent_node if "." in key else _Composed.model_fields  # type: ignore[attr-defined]
+        return InputError(f"{key}: no such key; {nearest_key(key, beside, _Composed)}")
     text = _one_line(error).partition(" See https://")[0].partition(" full_key:")[0]
     if "No match in the defaults list" in text:
         key = text.split("'")[1]
-        return InputError(f"{key}: no such key; {_nearest_key(key, [*RunConfig.model_fields, 'experiment'])}")
+        return InputError(f"{key}: no such key; {nearest_key(key, [*_Composed.model_fields, 'experiment'], _Composed)}")
     return InputError(f"{key}: {text}" if key else text)
-
-
-def _nearest_key(key: str, beside: Iterable[str]) -> str:
-    """Half a sentence: which options have `key`, where it stands instead, or the nearest `beside` it."""
-    group, _, leaf = key.rpartition(".")
-    field = RunConfig.model_fields.get(group)
-    owners = [o for o in _options(field.annotation) if leaf in o.model_fields] if field else []
-    if owners:
-        return f"it belongs to {', '.join(f'{group}={name}' for o in owners for name in names_of(o))}"
-    known = sorted(set(_dotted_keys(RunConfig)), key=lambda known: (not known.startswith(group), known))
-    same_leaf = [k for k in known if leaf in (k.rpartition(".")[2], initials(k.rpartition(".")[2]))]
-    return f"did you mean {' or '.join(same_leaf)}?" if same_leaf else nearest(leaf, beside)
-
-
-def _dotted_keys(option: type[Option], prefix: str = "") -> Iterator[str]:
-    for name, field in option.model_fields.items():
-        yield prefix + name
-        for member in _options(field.annotation):
-            yield from _dotted_keys(member, f"{prefix}{name}.")
-
-
-def _options(annotation: Any) -> list[type[Option]]:
-    members = getattr(annotation, "__args__", (annotation,))
-    return [member for member in members if isinstance(member, type) and issubclass(member, Option)]
-
-
-def _mistake(error: dict[str, Any]) -> str:
-    """One line: dotted key, rule, what was received, nearest valid choice. `error` is one of pydantic's."""
-    keys, fields = _locate(error["loc"])
-    dotted, kind, received = ".".join(keys) or "config", error["type"], error["input"]
-    if kind == "extra_forbidden":
-        return f"{dotted}: no such key; {_nearest_key(dotted, fields)}"
-    if kind == "missing":
-        return f"{dotted}: missing; every value must be given"
-    if kind == "union_tag_not_found":
-        return f"{dotted}: must be a mapping with a name, received {_show(received)}"
-    context = error.get("ctx", {})
-    if kind == "union_tag_invalid":
-        choices = [choice.strip("'") for choice in context["expected_tags"].split(", ")]
-        return f"{dotted}.name: no such option {context['tag']!r}; {nearest(context['tag'], choices)}"
-    if kind == "literal_error":
-        choices = [c.strip("'") for c in context["expected"].replace(" or ", ", ").split(", ")]
-        return f"{dotted}: no such choice {_show(received)}; {nearest(str(received), choices)}"
-    if kind == "value_error":
-        return f"{dotted}: {context['error']}"
-    rule = "must be a mapping" if kind == "model_type" else re.sub(r"^\w+ should", "must", error["msg"])
-    return f"{dotted}: {rule.partition(' after validation')[0]}, received {_show(received)}"
-
-
-def _locate(location: tuple[str | int, ...]) -> tuple[list[str], list[str]]:
-    """The dotted key's parts without pydantic's union tags, and the keys that are valid beside the last."""
-    keys: list[str] = []
-    options: list[type[Option]] = [RunConfig]
-    fields: list[str] = []
-    for part in location:
-        tagged = [o for o in options if _tag(o, part)]
-        if tagged and not (len(options) == 1 and part in options[0].model_fields):
-            options = tagged
-            continue
-        keys.append(str(part))
-        fields = sorted({name for option in options for name in option.model_fields})
-        found = [o.model_fields[str(part)] for o in options if str(part) in o.model_fields]
-        options = [member for field in found for member in _options(field.annotation)]
-    return keys, fields
-
-
-def _tag(option: type[Option], part: str | int) -> bool:
-    return part in names_of(option)
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "null"
-    text = f"{value!r} ({type(value).__name__})" if isinstance(value, str | bool) else repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
 
 
 def _one_line(error: Exception) -> str:

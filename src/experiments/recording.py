@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunConfig, config_key, flatten, run_key
+from experiments.config import RunConfig, config_key, flatten, former_run_keys, run_key
 from experiments.errors import DivergedError, InputError, PausedError, StoppedError
 from experiments.ingredients.splits import ImageData
 from experiments.results import environment, files, records, tracking
@@ -55,7 +55,7 @@ def open_record(config: RunConfig, data: ImageData, parameters: int, directory: 
     facts, key = gather_facts(config, data.digest), run_key(config, data.digest)
     texts = {files.CONFIG: config.to_yaml(), **{f"{files.HYDRA}/{k}": text for k, text in origin.hydra.items()}}
     if directory and (directory / files.RECORD).exists():
-        return _reopen(directory, key, facts, texts)
+        return _reopen(directory, {key, *former_run_keys(config, data.digest)}, facts, texts)
     name = f"{files.now():%Y%m%d-%H%M%S}-{config.model.name}-{config.optimizer.name}-{secrets.token_hex(2)}"
     record = Record(
         name=f"{origin.sweep}/{origin.job}" if origin.sweep else name,
@@ -81,10 +81,10 @@ def open_record(config: RunConfig, data: ImageData, parameters: int, directory: 
     return record
 
 
-def _reopen(directory: Path, key: str, facts: Mapping[str, Any], texts: Mapping[str, str]) -> Record:
+def _reopen(directory: Path, keys: set[str], facts: Mapping[str, Any], texts: Mapping[str, str]) -> Record:
     record = records.load(directory)
     causes = find_causes(record.environment, facts)
-    if record.run_key != key:
+    if record.run_key not in keys:
         why = [cause.text for cause in causes if cause.kind in ("config", "data")]
         raise InputError(f"{directory}: holds another run; {'; '.join(why) or 'its run_key differs'}")
     if record.state == "running":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 EXIT_CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 130, "paused": 0}
 RESUME = "resume="
+SAVED = "saved_config"  # the name under which Hydra finds one
 
 
 def main() -> None:
@@ -86,9 +87,10 @@ def _run() -> int:
 
 
 def _prepare_saved_config(arguments: list[str]) -> None:
-    """Makes `--config-path RUN` relative to the current folder, and checks a saved config before Hydra sees it.
+    """Makes `--config-path` relative to the current folder; a run's saved config is read by ourselves.
 
-    Hydra would import and call whatever the file's `hydra.callbacks` name, before anything of ours is asked.
+    Hydra gets its validated values, never the folder: it would import and call whatever the file's `hydra.callbacks`
+    name, before anything of ours is asked.
 
     Raises:
         InputError: no such file, or it is no config of a run; also for Hydra's way to read a run back from a pickle.
@@ -100,7 +102,7 @@ def _prepare_saved_config(arguments: list[str]) -> None:
     place = _option(arguments, "--config-path", "-cp")
     if place is None:
         return
-    from experiments.config import load_config, read_yaml
+    from experiments.config import read_yaml
     from experiments.results import files
 
     folder = Path(arguments[place]).resolve()
@@ -108,9 +110,24 @@ def _prepare_saved_config(arguments: list[str]) -> None:
     file = folder / f"{'config' if name is None else arguments[name].removesuffix('.yaml')}.yaml"
     values = read_yaml(file)
     is_own_tree = isinstance(values, dict) and "defaults" in values and not (folder / files.RECORD).exists()
-    if not is_own_tree:
-        load_config(file)
-    arguments[place] = str(folder)
+    if is_own_tree:
+        arguments[place] = str(folder)
+        return
+    _offer(file)
+    for index in sorted((i for i in (place, name) if i is not None), reverse=True):
+        del arguments[index - 1 : index + 1]
+    arguments += ["--config-name", SAVED]
+
+
+def _offer(file: Path) -> None:
+    """Gives Hydra a run's saved config, with what it lacks of a command: how `-m` carries out a sweep."""
+    from hydra.core.config_store import ConfigStore
+
+    from experiments.conf import CONF
+    from experiments.config import load_config, read_yaml
+
+    node = load_config(file).model_dump(mode="json") | {"sweep": read_yaml(CONF / "sweep" / "local.yaml")}
+    ConfigStore.instance().store(name=SAVED, node=node, provider="experiments")
 
 
 def _option(arguments: list[str], long: str, short: str) -> int | None:
@@ -145,7 +162,7 @@ def _train(composed: Any) -> int:
 
     from experiments.config import from_hydra
 
-    config = from_hydra(composed)
+    config = from_hydra(composed).config
     from experiments.recording import Origin
     from experiments.runner import run_experiment
 

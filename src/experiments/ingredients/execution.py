@@ -43,10 +43,11 @@ class NoTracking(Option):
     name: Literal["none"]
 
 
-class Sweep(Option):
-    """How `-m` carries out many runs on one machine."""
+class LocalSweep(Option):
+    """How `-m` carries out many runs on this machine; no part of a run. `title` names the sweep's directory."""
 
-    name: Name | None
+    name: Literal["local"]
+    title: Name | None
     workers: Count | None
     timeout_minutes: Positive | None
     fail_fast: bool
@@ -54,4 +55,5 @@ class Sweep(Option):
     dry_run: bool
 
 
+Sweep = LocalSweep
 Tracking = Annotated[MLflowTracking | NoTracking, Field(discriminator="name")]

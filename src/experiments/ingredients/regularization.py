@@ -61,7 +61,10 @@ class EarlyStopping(Option):
 
 
 class Regularization(Option):
-    """Any mix of the six. `dropout` and `l2` go into the model, the others into the training."""
+    """Any mix of five. `dropout` and `l2` go into the model, the others into the training.
+
+    `name` is the preset that was chosen. It changes nothing: see `label`.
+    """
 
     name: Literal["none", "dropout", "l2", "label_smoothing", "augmentation", "early_stopping", "full"]
     dropout: FractionBelowOne
@@ -69,3 +72,16 @@ class Regularization(Option):
     label_smoothing: FractionBelowOne
     augmentation: Augmentation
     early_stopping: EarlyStopping
+
+    @property
+    def label(self) -> str:
+        """The one part that is active, `full` for several, `none` for no one: what the values say, not the preset."""
+        strengths = {
+            "dropout": self.dropout,
+            "l2": self.l2,
+            "label_smoothing": self.label_smoothing,
+            "augmentation": self.augmentation.active,
+            "early_stopping": self.early_stopping.patience_epochs,
+        }
+        active = [name for name, strength in strengths.items() if strength]
+        return "full" if len(active) > 1 else next(iter(active), "none")

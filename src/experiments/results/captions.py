@@ -55,7 +55,7 @@ def first_tags(record: Record) -> dict[str, str]:
 
 def parameters(config: RunConfig, varied: Mapping[str, Any]) -> dict[str, str]:
     """What varies in a sweep, by short names, and every value of the config: `optimizer`, `optimizer.learning_rate`."""
-    flat = flatten(config.model_dump(mode="json", exclude={"tracking", "sweep"}))
+    flat = flatten(config.model_dump(mode="json", exclude={"tracking"}))
     named = {key.removesuffix(".name"): value for key, value in flat.items()}
     first = {key: named.get(key, value) for key, value in varied.items()}
     return texts(first | named)

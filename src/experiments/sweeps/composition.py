@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import RunConfig, explain_composition, validate
+from experiments.config import Composition, explain_composition, validate_composed
 from experiments.errors import InputError
 
 Values = dict[str, Any]
@@ -44,14 +44,14 @@ class Composer:
         self._whole: dict[tuple[str, ...], _Composed | InputError] = {}
         self._joined: dict[tuple[str, ...], Values | None] = {}
 
-    def config(self, overrides: Sequence[str]) -> RunConfig:
-        """The validated config of a job, equal to what Hydra would compose from all its overrides.
+    def compose(self, overrides: Sequence[str]) -> Composition:
+        """The validated config of a job and its sweep's, equal to what Hydra would compose from all its overrides.
 
         Raises:
             InputError: with one line per mistake.
         """
         values = self._quickly([self.parse(text) for text in overrides])
-        return validate(self._by_hydra(overrides).values if values is None else values)
+        return validate_composed(self._by_hydra(overrides).values if values is None else values)
 
     def parse(self, text: str) -> Override:
         """One override in Hydra's own reading."""
@@ -108,7 +108,7 @@ class Composer:
         for option in options:
             alone = self._by_hydra((*base, option.input_line or ""))
             group = option.key_or_group
-            if _without(alone.values, group) != _without(whole.values, group):
+            if group not in alone.values or _without(alone.values, group) != _without(whole.values, group):
                 return None
             values[group] = alone.values[group]
             literal = literal and alone.literal

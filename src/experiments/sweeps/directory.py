@@ -20,6 +20,7 @@ from experiments.errors import InputError
 from experiments.results import files
 from experiments.sweeps import locks
 from experiments.sweeps.jobs import Job, Plan
+from experiments.upgrades import FORMAT, FormatError, bring_up, newest
 
 log = logging.getLogger(__name__)
 PLAN, LOCKS, ASIDE = "plan.json", ".locks", "set-aside"
@@ -80,7 +81,7 @@ def find_place(plan: Plan, home: Path) -> Place:
     Raises:
         InputError: the directory that the user names holds something else.
     """
-    name, fresh = plan.execution.name, plan.execution.reuse == "never"
+    name, fresh = plan.execution.title, plan.execution.reuse == "never"
     if name is not None:
         return _named(home / "multirun" / name, plan, fresh=fresh)
     for path in sorted(home.glob("multirun/[0-9]*"), reverse=True) if not fresh else []:
@@ -95,11 +96,13 @@ def _named(path: Path, plan: Plan, *, fresh: bool) -> Place:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return Place(path, is_new=True)
     if not path.is_dir() or (not (path / PLAN).exists() and not _jobs_agree(path, plan)):
-        raise InputError(f"sweep.name: {path} holds something else than a sweep; choose another name")
+        raise InputError(f"sweep.title: {path} holds something else than a sweep; choose another title")
     if fresh:
-        raise InputError(f"sweep.name: {path} is there already, and sweep.reuse=never begins anew; choose another name")
+        raise InputError(
+            f"sweep.title: {path} is there already, and sweep.reuse=never begins anew; choose another title"
+        )
     if not _holds(path, plan):
-        raise InputError(f"sweep.name: {path} holds another plan (other jobs, code or versions); choose another name")
+        raise InputError(f"sweep.title: {path} holds another plan (other jobs, code or versions); choose another title")
     return _begun(path, plan)
 
 
@@ -118,7 +121,7 @@ def _jobs_agree(path: Path, plan: Plan) -> bool:
     for job in plan.jobs:
         with suppress(OSError, ValueError, TypeError, KeyError):
             record = json.loads((path / str(job.number) / files.RECORD).read_bytes())
-            if (record["run_key"], record["sweep"]) != (job.run_key, path.name):
+            if not job.is_run(record["run_key"]) or record["sweep"] != path.name:
                 return False
             agree = True
     return agree
@@ -126,11 +129,13 @@ def _jobs_agree(path: Path, plan: Plan) -> bool:
 
 def _begun(path: Path, plan: Plan) -> Place:
     try:
-        frozen = json.loads((path / PLAN).read_bytes())["jobs"]
+        frozen = bring_up("plan", json.loads((path / PLAN).read_bytes()))["jobs"]
         configs = [validate_saved(job["config"]) for job in frozen]
         same = [c.identity() for c in configs] == [job.config.identity() for job in plan.jobs]
-        same = same and [job["run_key"] for job in frozen] == [job.run_key for job in plan.jobs]
-    except (OSError, ValueError, KeyError, TypeError, InputError) as error:
+        same = same and all(job.is_run(was["run_key"]) for job, was in zip(plan.jobs, frozen, strict=True))
+    except FormatError as error:
+        raise InputError(f"{path / PLAN}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         reason = str(error).partition("\n")[0]
         return Place(path, is_new=False, damage=f"is damaged ({type(error).__name__}: {reason})")
     if not same:
@@ -141,10 +146,10 @@ def _begun(path: Path, plan: Plan) -> Place:
 def _frozen(plan: Plan) -> dict[str, Any]:
     jobs = [
         {"number": job.number, "overrides": job.overrides, "varied": dict(job.varied), "run_key": job.run_key,
-         "config_key": job.config_key, "config": job.config.model_dump(mode="json")}
+         "config_key": job.config_key, "config": job.config.to_saved()}
         for job in plan.jobs
     ]  # fmt: skip
-    return {"format": 1, "key": plan.key, "workers": plan.workers, "jobs": jobs}
+    return {FORMAT: newest("plan"), "key": plan.key, "workers": plan.workers, "jobs": jobs}
 
 
 def freeze(plan: Plan, place: Place) -> None:

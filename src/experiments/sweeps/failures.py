@@ -51,7 +51,7 @@ def record(status: Status, place: Place, parent: str | None) -> None:
             found = _new(status, place, parent)
             found.create(directory)
             files.write_atomically(directory / files.CONFIG, status.job.config.to_yaml())
-        if found.state != "finished" and found.run_key == status.job.run_key:
+        if found.state != "finished" and status.job.is_run(found.run_key):
             found.write(state="failed", error=failure, finished_at=files.now())
             gather_output(status.job, place)  # before the message, which is the last word
             with (directory / files.LOG).open("a") as file:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.config import RunConfig
+from experiments.config import RunConfig, is_run
 from experiments.ingredients.execution import Sweep
 
 
@@ -30,6 +30,10 @@ class Job:
     config_key: str
     dataset_digest: str
 
+    def is_run(self, key: str) -> bool:
+        """Whether a saved `run_key` is this job's, by today's rule or a former one."""
+        return key == self.run_key or is_run(key, self.config, self.dataset_digest)
+
     def __str__(self) -> str:
         """`job 3 (optimizer=adam, seed=1)`."""
         return name_job(self.number, self.varied)
@@ -41,18 +45,15 @@ class Plan:
 
     Attributes:
         key: SHA-256 (hex) of the jobs' keys, the code and the versions: the same command again has the same key.
+        execution: how it is carried out.
         image_shapes: (height, width, channels, classes) of each data set, by its config as JSON.
     """
 
     key: str
     jobs: tuple[Job, ...]
     workers: int
+    execution: Sweep
     image_shapes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
-
-    @property
-    def execution(self) -> Sweep:
-        """How it is carried out."""
-        return self.jobs[0].config.sweep
 
     @property
     def varied(self) -> tuple[str, ...]:

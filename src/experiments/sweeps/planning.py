@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from experiments.config import RunConfig, config_key, run_key
+from experiments.config import Composition, RunConfig, config_key, run_key
 from experiments.errors import InputError
 from experiments.results import environment
 from experiments.sweeps.composition import Composer
@@ -31,23 +31,23 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
     if not overrides:
         raise InputError("the sweep is empty: give at least one value, as in optimizer=sgd,adam")
     varied = _varied([[composer.parse(text) for text in job] for job in overrides])
-    mistakes, configs, data = _Mistakes(varied), [], _Data()
+    mistakes, composed, data = _Mistakes(varied), [], _Data()
     for number, given in enumerate(overrides):
         with mistakes.of(number):
-            configs.append(composer.config(given))
+            composed.append(composer.compose(given))
     mistakes.tell()
     jobs: list[Job] = []
-    for number, config in enumerate(configs):
+    for number, (config, _) in enumerate(composed):
         with mistakes.of(number):
             resolved, digest = data.resolve(config)
             keys = run_key(resolved, digest), config_key(resolved, digest)
             jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
-    _refuse_several_ways(configs)
+    _require_same_sweep_settings(composed)
     identity = [[job.run_key for job in jobs], environment.code_digest(), environment.versions()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return share_cores(Plan(key, tuple(jobs), 1, data.shapes))
+    return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes))
 
 
 class _Mistakes:
@@ -134,8 +134,12 @@ def _refuse_what_is_alike(jobs: Sequence[Job]) -> None:
         )
 
 
-def _refuse_several_ways(configs: Sequence[RunConfig]) -> None:
+def _require_same_sweep_settings(composed: Sequence[Composition]) -> None:
     """How a sweep is carried out and where it is tracked is asked once, not for each job."""
-    for group in ("sweep", "tracking"):
-        if len({getattr(config, group).model_dump_json() for config in configs}) > 1:
+    settings = {
+        "sweep": {sweep.model_dump_json() for _, sweep in composed},
+        "tracking": {config.tracking.model_dump_json() for config, _ in composed},
+    }
+    for group, given in settings.items():
+        if len(given) > 1:
             raise InputError(f"{group}: must be the same in all jobs of a sweep")

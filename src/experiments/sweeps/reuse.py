@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from experiments.config import former_run_keys
 from experiments.errors import InputError
 from experiments.results import environment, files, lookup, records
 from experiments.results.records import Record
@@ -58,7 +59,8 @@ class Archive:
 
     def find(self, job: Job) -> Record | None:
         """A finished run of the same key, code and versions."""
-        return self._finished.get(job.run_key)
+        keys = (job.run_key, *former_run_keys(job.config, job.dataset_digest))
+        return next((self._finished[key] for key in keys if key in self._finished), None)
 
     def reread(self) -> None:
         """Looks again, at what was written since: another sweep may have finished a job meanwhile."""
@@ -93,7 +95,7 @@ def _own(job: Job, place: Place) -> tuple[JobState, Record | None, str]:
         record = records.load(directory)
     except InputError as error:
         return JobState.DAMAGED, None, str(error)
-    if record.run_key != job.run_key:
+    if not job.is_run(record.run_key):
         raise InputError(f"{directory}: holds another run than the plan says; move it away and give the command again")
     message = f"{record.error.type}: {record.error.message}" if record.error else ""
     return STATES[record.state], record, message

@@ -75,7 +75,7 @@ def hydra_files(job: Job, hydra: Mapping[str, Any]) -> dict[str, str]:
     given = {**hydra, "overrides": {**hydra["overrides"], "task": overrides}}
     dump = partial(yaml.dump, Dumper=yaml.CSafeDumper, sort_keys=False)
     return {
-        "config.yaml": job.composed.to_yaml(),
+        "config.yaml": dump(job.composed.model_dump(mode="json")),
         "hydra.yaml": dump({"hydra": given}),
         "overrides.yaml": dump(overrides),
     }
