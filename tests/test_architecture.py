@@ -19,7 +19,8 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path.stat().st_size)
 # From the bottom up. A module imports from its own layer and from those below it.
 LAYERS = (
     ("errors", "bounded", "archives"),
-    ("conf", "ingredients"),
+    ("conf", "ingredients", "upgrades"),
+    ("mistakes",),
     ("config",),
     ("results",),
     ("training",),

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def forget() -> Iterator[None]:
     """The gatherers remember; each test begins and ends without memories."""
     gatherers = (
         environment.code_digest, environment.code_diff, environment.cpu, environment._git, environment._files,
+        environment.sources_digest,
     )  # fmt: skip
     for gatherer in gatherers:
         gatherer.cache_clear()
@@ -87,6 +89,61 @@ def test_code_digest_ignores_what_is_no_code(checkout: Path) -> None:
     environment.code_digest.cache_clear()
     (checkout / "src" / "package" / "notes.txt").write_text("x")
     assert environment.code_digest() == before
+
+
+def test_sources_digest_is_over_what_takes_part_in_making_numbers(checkout: Path) -> None:
+    package = checkout / "src" / "package"
+    for name in ("training/loop.py", "training/progress.py", "ingredients/models.py", "results/evaluation.py", "ui.py"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("x = 1\n")
+    digests = []
+    for changed in ("", "ui.py", "a.py", "training/progress.py", "training/loop.py", "ingredients/models.py"):
+        if changed:
+            (package / changed).write_text(f"# {changed}\n")
+        environment._files.cache_clear()
+        environment.sources_digest.cache_clear()
+        digests.append(environment.sources_digest())
+    assert digests[0] == digests[1] == digests[2] == digests[3]
+    assert len(set(digests[3:])) == 3
+
+
+def test_all_that_numbers_are_made_with_takes_part() -> None:
+    """What these modules import is covered by the digest, or named here with the reason why it changes no number."""
+    changes_none = {
+        "errors.py": "messages",
+        "mistakes.py": "messages",
+        "conf.py": "what is composed stands in the config, which the run key covers",
+        "upgrades.py": "the same of what is loaded",
+        "recording.py": "writes down what was computed",
+        "results/files.py": "the same",
+        "results/records.py": "the same",
+        "results/states.py": "names",
+        "results/environment.py": "tells what is there",
+        "results/causes.py": "names differences",
+        "results/tracking.py": "copies what was computed",
+        "results/plots/__init__.py": "draws what was computed",
+        "training/interruption.py": "listens to signals",
+        "training/progress.py": "draws a bar",
+    }
+    package = environment.PACKAGE
+    sources = {path.relative_to(package).as_posix(): path for path in package.rglob("*.py")}
+    taking_part = {name: path for name, path in sources.items() if environment.takes_part(name)}
+    assert {"training/loop.py", "runner.py", "ingredients/models.py", "results/evaluation.py"} <= taking_part.keys()
+    assert not [name for name in taking_part if name.startswith(("sweeps/", "comparison/", "results/plots/"))]
+    imported = {name for path in taking_part.values() for name in imported_by(path, sources)}
+    assert imported - taking_part.keys() - changes_none.keys() == set()
+    assert changes_none.keys() <= sources.keys()
+
+
+def imported_by(path: Path, sources: Collection[str]) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("experiments"):
+            base = (node.module or "").removeprefix("experiments").strip(".").replace(".", "/")
+            for name in (f"{base}.py", *(f"{base}/{alias.name}.py".lstrip("/") for alias in node.names)):
+                if name in sources:
+                    yield name
+            if f"{base}/{node.names[0].name}/__init__.py".lstrip("/") in sources:
+                yield f"{base}/{node.names[0].name}/__init__.py".lstrip("/")
 
 
 def test_clean_checkout_has_its_commit_and_no_diff(checkout: Path) -> None:

@@ -19,7 +19,7 @@ from hydra import initialize_config_dir
 from rich.console import Console
 
 from conftest import SMALL, write_record
-from experiments.config import CONF, config_key, run_key
+from experiments.config import CONF, config_key, former_run_keys, run_key
 from experiments.errors import InputError
 from experiments.results import environment, files, lookup, records
 from experiments.results.records import Process, Record
@@ -35,6 +35,7 @@ from experiments.sweeps.reuse import Archive, look_at, tidy
 from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.status import Status
 from experiments.sweeps.sweep import Sweep
+from experiments.upgrades import FormatError
 
 Planned = Callable[..., Plan]
 
@@ -110,7 +111,9 @@ def test_same_command_has_the_same_key_and_another_one_has_not(
     key = planned("seed=0,1").key
     assert planned("seed=0,1", "sweep.workers=1", "tracking=none").key == key
     assert len({key, planned("seed=0,1,2").key, planned("seed=0,1", "training.epochs=3").key}) == 3
-    monkeypatch.setattr(environment, "code_digest", lambda: "edited")
+    monkeypatch.setattr(environment, "code_digest", lambda: "edited")  # somewhere in the package
+    assert planned("seed=0,1").key == key
+    monkeypatch.setattr(environment, "sources_digest", lambda: "edited")
     assert planned("seed=0,1").key != key
 
 
@@ -239,7 +242,7 @@ def test_frozen_plan_holds_every_resolved_config(planned: Planned, home: Path) -
     place = begin(made, home)
     frozen = json.loads((place.path / PLAN).read_text())
     assert frozen["key"] == made.key
-    assert [job["config"] for job in frozen["jobs"]] == [job.config.model_dump(mode="json") for job in made.jobs]
+    assert [job["config"] for job in frozen["jobs"]] == [job.config.to_saved() for job in made.jobs]
     assert [job["run_key"] for job in frozen["jobs"]] == [job.run_key for job in made.jobs]
     assert frozen["jobs"][3]["varied"] == {"optimizer": "adam", "seed": 1}
     assert sorted(path.name for path in (home / "multirun").iterdir()) == [place.name]
@@ -260,7 +263,7 @@ def test_name_of_the_users_choice(planned: Planned, home: Path) -> None:
     assert begin(named, home).path == home / "multirun" / "mine"
     assert find_place(named, home).is_new is False
     for choices, told in (
-        (["seed=0,2"], r"holds another plan \(other jobs, code or versions\); choose another name"),
+        (["seed=0,2"], r"holds another plan \(other jobs, code or versions\); choose another title"),
         (["seed=0,1", "sweep.reuse=never"], "sweep.reuse=never begins anew"),
     ):
         with pytest.raises(InputError, match=told):
@@ -455,7 +458,15 @@ def test_part_of_a_run_gives_way_to_the_whole_run(planned: Planned, home: Path) 
     assert len(list(place.path.glob(f"{directory.ASIDE}/0-*"))) == 1
 
 
-@pytest.mark.parametrize("changed", [{"code_digest": "older"}, {"versions": {"keras": "2"}}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"code_digest": "older"},
+        {"sources_digest": "older"},
+        {"sources_digest": "resumed-older"},
+        {"versions": {"keras": "2"}},
+    ],
+)
 def test_run_of_other_code_or_versions_is_reused_only_where_that_is_wanted(
     planned: Planned, home: Path, changed: dict[str, Any]
 ) -> None:
@@ -471,6 +482,44 @@ def test_run_of_other_code_or_versions_is_reused_only_where_that_is_wanted(
     again = find_place(made, home)
     assert states(made, again, home) == [("new", "waiting"), ("new", "waiting")]  # what was linked then counts no more
     assert [status.state for status in look_at(made, again, None)] == ["waiting", "waiting"]
+
+
+def test_run_of_a_package_that_differs_only_in_what_makes_no_numbers_is_reused(planned: Planned, home: Path) -> None:
+    first = planned("seed=0")
+    finished(first, begin(first, home), 0, code_digest="older", sources_digest=environment.sources_digest())
+    made = planned("seed=0,1")
+    assert states(made, find_place(made, home), home) == [("done", "done"), ("new", "waiting")]
+
+
+def test_run_whose_key_was_made_under_a_former_rule_is_reused(planned: Planned, home: Path) -> None:
+    made = planned("seed=0", "regularization=l2", "regularization.dropout=0.5")
+    job = made.jobs[0]
+    former = former_run_keys(job.config, job.dataset_digest)
+    assert former
+    assert job.run_key not in former
+    place = begin(made, home)
+    finished(made, place, 0, run_key=former[0])
+    assert states(made, find_place(made, home), home) == [("done", "done")]
+    other = planned("seed=0,1", "regularization=l2", "regularization.dropout=0.5")
+    assert states(other, find_place(other, home), home) == [("done", "done"), ("new", "waiting")]
+
+
+def test_record_of_a_newer_format_is_not_set_aside(planned: Planned, home: Path) -> None:
+    made = planned("seed=0")
+    place = begin(made, home)
+    record = finished(made, place, 0)
+    files.write_atomically(record.directory / files.RECORD, '{"format": 99}')
+    with pytest.raises(FormatError, match=r"record\.json: format: 99 needs a newer version of experiments"):
+        look_at(made, find_place(made, home), Archive(home))
+
+
+def test_plan_of_a_newer_format_is_not_written_anew(planned: Planned, home: Path) -> None:
+    made = planned("seed=0")
+    place = begin(made, home)
+    text = (place.path / PLAN).read_text()
+    (place.path / PLAN).write_text(text.replace('"format": 1', '"format": 99', 1))
+    with pytest.raises(InputError, match=r"plan\.json: format: 99 needs a newer version of experiments"):
+        find_place(made, home)
 
 
 def test_time_is_estimated_by_runs_of_the_same_network(planned: Planned, home: Path) -> None:

@@ -19,11 +19,12 @@ from experiments.errors import InputError
 from experiments.results import files, lookup, records
 from experiments.results.evaluation import Overfitting
 from experiments.results.records import Failure, MLflowState, Predictions, Process
+from experiments.upgrades import FormatError
 
 KEYS = [
     "format", "name", "state", "run_key", "config_key", "seed", "sweep", "job", "varied", "started_at", "finished_at",
     "seconds", "timings", "process", "epochs_run", "parameters", "metrics", "overfitting", "weights_digest",
-    "predictions_digest", "dataset", "code_digest", "versions", "mlflow", "reproduces", "error",
+    "predictions_digest", "dataset", "code_digest", "sources_digest", "versions", "mlflow", "reproduces", "error",
 ]  # fmt: skip
 
 
@@ -208,7 +209,7 @@ def test_ended_record_keeps_its_state(state: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "{}", '{"format": 2}', "\x00\x01", '{"format": 1, "name": "x", "state": "happy"}']
+    "text", ["", "{", "[]", "null", "{}", '{"format": 1}', "\x00\x01", '{"format": 1, "name": "x", "state": "happy"}']
 )
 def test_damaged_record_is_refused_by_name(text: str, tmp_path: Path) -> None:
     write_record(tmp_path / "run")
@@ -218,6 +219,16 @@ def test_damaged_record_is_refused_by_name(text: str, tmp_path: Path) -> None:
         records.load(tmp_path / "run")
     assert str(caught.value).startswith(f"{path}: is damaged or not a record of a run")
     assert "\n" not in str(caught.value)
+
+
+def test_record_of_a_newer_format_is_refused_as_such(tmp_path: Path) -> None:
+    write_record(tmp_path / "run")
+    path = tmp_path / "run" / "record.json"
+    path.write_text('{"format": 99}')
+    with pytest.raises(FormatError) as caught:
+        records.load(tmp_path / "run")
+    assert str(caught.value).startswith(f"{path}: format: 99 needs a newer version of experiments; this one, ")
+    assert str(caught.value).endswith("knows formats up to 1")
 
 
 def test_directory_without_a_record_is_refused(tmp_path: Path) -> None:
@@ -345,7 +356,7 @@ def test_history_keeps_every_bit(tmp_path: Path) -> None:
     header = (tmp_path / "history.csv").read_text().splitlines()[0]
     assert header == (
         "epoch,train/loss,train/cross_entropy,train/accuracy,validation/loss,validation/cross_entropy,"
-        "validation/accuracy,learning_rate,seconds,weights_digest"
+        "validation/accuracy,learning_rate,seconds,weights_digest,format"
     )
 
 
@@ -357,13 +368,36 @@ def test_history_by_column(tmp_path: Path) -> None:
     assert record.rows == [epoch_row(1, 0.5), epoch_row(2, 0.25)]
 
 
+def test_column_that_an_older_history_lacks_is_not_known(tmp_path: Path) -> None:
+    record = write_record(tmp_path / "run")
+    files.write_history(record.directory / files.HISTORY, [epoch_row(1), epoch_row(2)])
+    lines = (record.directory / files.HISTORY).read_text().splitlines()
+    cut = [",".join(line.split(",")[:2] + line.split(",")[3:9]) for line in lines]  # no train/cross_entropy, no digest
+    (record.directory / files.HISTORY).write_text("\n".join(cut) + "\n")
+    rows = record.rows
+    assert rows[1].unknown == ("train/cross_entropy", "weights_digest")
+    assert rows[1].columns() == {k: v for k, v in epoch_row(2).columns().items() if k not in rows[1].unknown}
+    assert np.isnan(record.history["train/cross_entropy"]).all()
+    assert record.history["train/loss"].tolist() == [0.5, 0.5]
+    files.write_history(record.directory / files.HISTORY, [*rows, epoch_row(3)])  # the run goes on
+    assert [row.unknown for row in record.rows] == [rows[1].unknown, rows[1].unknown, ()]
+
+
+def test_history_of_a_newer_format_is_refused(tmp_path: Path) -> None:
+    files.write_history(tmp_path / "history.csv", [epoch_row(1)])
+    text = (tmp_path / "history.csv").read_text()
+    (tmp_path / "history.csv").write_text(text.replace(",1\n", ",7\n"))
+    with pytest.raises(FormatError, match=r"history\.csv: format: 7 needs a newer version of experiments"):
+        files.read_history(tmp_path / "history.csv")
+
+
 def test_run_without_an_epoch_has_an_empty_history(tmp_path: Path) -> None:
     record = write_record(tmp_path / "run")
     assert record.rows == []
     assert record.history["train/loss"].shape == (0,)
 
 
-@pytest.mark.parametrize("text", ["epoch\n1\n", "a,b\n1,2\n", "\x00", None, "cut"])
+@pytest.mark.parametrize("text", ["train/loss\n1\n", "epoch\nx\n", "a,b\n1,2\n", "\x00", None, "cut"])
 def test_damaged_history_is_refused(text: str | None, tmp_path: Path) -> None:
     path = tmp_path / "history.csv"
     files.write_history(path, [epoch_row(1), epoch_row(2)])

@@ -135,6 +135,24 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def fill_in_flat(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat values of an earlier run with those of the knobs that came later, see `AsBefore`."""
+    nested: dict[str, Any] = {}
+    for dotted, value in flat.items():
+        *groups, leaf = dotted.split(".")
+        node = nested
+        for group in groups:
+            inner = node.setdefault(group, {})
+            node = inner if isinstance(inner, dict) else {}  # damaged: a value where a group stands elsewhere
+        node[leaf] = value
+    return flatten(fill_in(RunConfig, nested))
+
+
+def as_text(value: Any) -> str:
+    """A value as it would be given on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def validate(values: Any) -> RunConfig:
     """A config from plain mappings.
 

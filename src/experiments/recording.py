@@ -13,18 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunConfig, config_key, flatten, former_run_keys, run_key
+from experiments.config import RunConfig, config_key, flatten, is_run, run_key
 from experiments.errors import DivergedError, InputError, PausedError, StoppedError
 from experiments.ingredients.splits import ImageData
 from experiments.results import environment, files, records, tracking
 from experiments.results.causes import Cause, find_causes
-from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record, State
+from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record
+from experiments.results.states import RunState
 from experiments.results.tracking import Mirror
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import StopRequest, exit_now, listening
 
 log = logging.getLogger(__name__)
-RESUMED = "resumed-"  # before the code digest of a run that no one code has made
+RESUMED = "resumed-"  # prefix of the digests of a run that was resumed under other code, data or packages: never reused
 ABORT_PATIENCE_SECONDS = 5.0  # for the mirror, when the user has pressed Ctrl-C twice
 
 
@@ -52,15 +53,33 @@ def gather_facts(config: RunConfig, dataset_digest: str, variables: Mapping[str,
 
 def open_record(config: RunConfig, data: ImageData, parameters: int, directory: Path | None, origin: Origin) -> Record:
     """The record of a new run, or of the interrupted one that `directory` holds, with the files known at the start."""
-    facts, key = gather_facts(config, data.digest), run_key(config, data.digest)
+    facts = gather_facts(config, data.digest)
     texts = {files.CONFIG: config.to_yaml(), **{f"{files.HYDRA}/{k}": text for k, text in origin.hydra.items()}}
     if directory and (directory / files.RECORD).exists():
-        return _reopen(directory, {key, *former_run_keys(config, data.digest)}, facts, texts)
+        return _reopen(directory, config, facts, texts)
+    dataset = DatasetSummary(
+        name=data.name, digest=data.digest, source=data.source, scale=data.scale, notes=list(data.notes)
+    )
+    record = new_record(config, dataset, parameters, origin)
+    texts |= {files.ENVIRONMENT: files.json_text(facts), files.CODE_DIFF: environment.code_diff()}
+    record.create(directory or files.home() / "outputs" / record.name, texts)
+    return record
+
+
+def new_record(config: RunConfig, dataset: DatasetSummary, parameters: int, origin: Origin) -> Record:
+    """The record of a run that begins now in this process, not yet written.
+
+    Args:
+        config: with its real data set and threads.
+        dataset: which images it is trained on.
+        parameters: of the model, 0 where it is not known.
+        origin: of the run.
+    """
     name = f"{files.now():%Y%m%d-%H%M%S}-{config.model.name}-{config.optimizer.name}-{secrets.token_hex(2)}"
-    record = Record(
+    return Record(
         name=f"{origin.sweep}/{origin.job}" if origin.sweep else name,
-        run_key=key,
-        config_key=config_key(config, data.digest),
+        run_key=run_key(config, dataset.digest),
+        config_key=config_key(config, dataset.digest),
         seed=config.seed,
         sweep=origin.sweep,
         job=origin.job,
@@ -68,31 +87,27 @@ def open_record(config: RunConfig, data: ImageData, parameters: int, directory: 
         started_at=files.now(),
         process=Process.current(),
         parameters=parameters,
-        dataset=DatasetSummary(
-            name=data.name, digest=data.digest, source=data.source, scale=data.scale, notes=list(data.notes)
-        ),
+        dataset=dataset,
         code_digest=environment.code_digest(),
+        sources_digest=environment.sources_digest(),
         versions=environment.versions(),
         reproduces=origin.reproduces,
         mlflow=MLflowState(parent_run_id=origin.parent_run_id),
     )
-    texts |= {files.ENVIRONMENT: files.json_text(facts), files.CODE_DIFF: environment.code_diff()}
-    record.create(directory or files.home() / "outputs" / name, texts)
-    return record
 
 
-def _reopen(directory: Path, keys: set[str], facts: Mapping[str, Any], texts: Mapping[str, str]) -> Record:
+def _reopen(directory: Path, config: RunConfig, facts: Mapping[str, Any], texts: Mapping[str, str]) -> Record:
     record = records.load(directory)
     causes = find_causes(record.environment, facts)
-    if record.run_key not in keys:
+    if not is_run(record.run_key, config, facts["dataset_digest"]):
         why = [cause.text for cause in causes if cause.kind in ("config", "data")]
         raise InputError(f"{directory}: holds another run; {'; '.join(why) or 'its run_key differs'}")
-    if record.state == "running":
+    if record.state == RunState.RUNNING:
         raise InputError(f"{directory}: is being run by process {record.process.pid} on {record.process.host}")
     for name, text in texts.items():
         files.write_atomically(directory / name, text)
     _note_other_circumstances(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
-    record.write(state="running", process=Process.current(), error=None, finished_at=None)
+    record.write(state=RunState.RUNNING, process=Process.current(), error=None, finished_at=None)
     return record
 
 
@@ -105,6 +120,8 @@ def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
     record.environment = record.environment | {"resumed": [*earlier, *new]}
     files.write_json(record.directory / files.ENVIRONMENT, record.environment)
     record.code_digest = f"{RESUMED}{record.code_digest.removeprefix(RESUMED)}"
+    if record.sources_digest is not None:
+        record.sources_digest = f"{RESUMED}{record.sources_digest.removeprefix(RESUMED)}"
 
 
 def _warn_of_changes(record: Record) -> None:
@@ -130,28 +147,28 @@ def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
             log.info("%s", note)
         _warn_of_changes(record)
         mirror = tracking.start_mirror(record, config, files.home())
-        state: State = "failed"
+        state = RunState.FAILED
         failure: Failure | None = None
         try:
             yield mirror
-            state = "finished"
+            state = RunState.FINISHED
         except PausedError as error:
-            state = "paused"
+            state = RunState.PAUSED
             log.info("%s", error)
         except StoppedError as error:
-            state = "interrupted"
+            state = RunState.INTERRUPTED
             log.warning("%s", error)
         except KeyboardInterrupt:  # before the first epoch or after the last one: nobody else listens then
-            state = "interrupted"
+            state = RunState.INTERRUPTED
             log.warning("stopped after epoch %d", record.epochs_run)
         except Exception as error:
-            state = "diverged" if isinstance(error, DivergedError) else "failed"
+            state = RunState.DIVERGED if isinstance(error, DivergedError) else RunState.FAILED
             failure = Failure(type=type(error).__name__, message=str(error))
             log.error("%s: %s: %s", state, failure.type, error)
             log.debug("traceback", exc_info=True)  # for run.log; the screen has the line above
         seconds = round(earlier + time.perf_counter() - started, 3)
         record.write(state=state, error=failure, finished_at=files.now(), seconds=seconds)
-        if state == "finished":
+        if state == RunState.FINISHED:
             Checkpoints(record.directory / files.CHECKPOINT).remove()
         if mirror:
             with timed(record, "mirror"):
@@ -191,7 +208,7 @@ def stoppable(record: Record, mirror: Mirror | None) -> Iterator[Callable[[], bo
         log.warning("stopping at the end of this epoch; Ctrl-C again stops now")
 
     def stop_now() -> None:
-        record.write(state="interrupted", finished_at=files.now())
+        record.write(state=RunState.INTERRUPTED, finished_at=files.now())
         if mirror:
             mirror.close(patience_seconds=ABORT_PATIENCE_SECONDS)
         exit_now()

@@ -9,12 +9,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from experiments.entrance import exit_with, say
+from experiments.results.states import RunState
 
 if TYPE_CHECKING:
     from experiments.config import RunConfig
     from experiments.results.records import Record
 
-ENDED_EARLY = {"interrupted": 130, "failed": 1}
+ENDED_EARLY = {RunState.INTERRUPTED: 130, RunState.FAILED: 1}
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def _what_next(again: Record, tolerance: float | None) -> str:
-    if again.state == "interrupted":
+    if again.state == RunState.INTERRUPTED:
         without = "" if tolerance is None else ", without the tolerance"
         return f"python -m experiments.run resume={again.name} goes on and gives it{without}"
     return f"see {again.directory / 'run.log'}"

@@ -20,13 +20,14 @@ from experiments.results.causes import Cause, find_causes
 from experiments.results.environment import NOT_AVAILABLE
 from experiments.results.files import EpochRow
 from experiments.results.records import Record
+from experiments.results.states import RunState
 from experiments.results.verdict import Difference, Verdict, as_json, compare_rows, judge
 from experiments.training import runtime
 
 log = logging.getLogger(__name__)
 MLFLOW_ID = re.compile(r"[0-9a-f]{4,32}")
 DAMAGED_DATA = re.compile(r"dataset\.path: (?P<path>.+?): (?P<rule>.+)")  # see `images.damaged`
-REPEATABLE = ("finished", "diverged")  # both are what the same config would lead to again
+REPEATABLE = (RunState.FINISHED, RunState.DIVERGED)  # both are what the same config would lead to again
 
 
 @contextmanager

@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.entrance import exit_with, say
+from experiments.results.states import RunState
 
 if TYPE_CHECKING:
     from experiments.results.records import Record
 
-EXIT_CODES = {"finished": 0, "failed": 1, "diverged": 1, "interrupted": 130, "paused": 0}
+EXIT_CODES = {
+    RunState.FINISHED: 0,
+    RunState.FAILED: 1,
+    RunState.DIVERGED: 1,
+    RunState.INTERRUPTED: 130,
+    RunState.PAUSED: 0,
+}
 RESUME = "resume="
 SAVED = "saved_config"  # the name under which Hydra finds one
 
@@ -37,7 +44,7 @@ def _resume(names: list[str]) -> int:
     found = lookup.find(names[0], files.home())
     if len(found) != 1:
         raise InputError(f"{names[0]}: is a sweep; the command that started it does what is missing")
-    if found[0].state == "finished":
+    if found[0].state == RunState.FINISHED:
         raise InputError(f"{names[0]}: has finished already, in {found[0].directory}")
     from experiments.reproduction import REPEATABLE
     from experiments.runner import run_experiment
@@ -177,7 +184,7 @@ def _train(composed: Any) -> int:
 
 def _tell(record: Record) -> int:
     """Prints how a run ended, the next useful command and, last, its directory."""
-    if record.state == "finished" and record.overfitting:
+    if record.state == RunState.FINISHED and record.overfitting:
         low, high = record.metrics["test/accuracy_low"], record.metrics["test/accuracy_high"]
         alone = record.metrics.get("test/accuracy_one_view")
         say(
@@ -186,7 +193,7 @@ def _tell(record: Record) -> int:
             record.overfitting.verdict,
             "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam",
         )
-    elif record.state in ("interrupted", "paused"):
+    elif record.state in (RunState.INTERRUPTED, RunState.PAUSED):
         say(f"go on after epoch {record.epochs_run}: python -m experiments.run {RESUME}{_short(record.directory)}")
     else:
         say(f"{record.state}; everything so far and the log: {record.directory / 'run.log'}")

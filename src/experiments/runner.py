@@ -172,7 +172,7 @@ def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: R
             validation_probabilities=trainer.mean_over_views(data.validation.images, alone["validation"]),
             validation_labels=data.validation.labels,
         )
-        files.write_arrays(record.directory / files.PREDICTIONS, vars(predictions))
+        files.write_arrays(record.directory / files.PREDICTIONS, predictions.to_arrays())
         test = evaluate(predictions.test_probabilities, data.test.labels, doubtful=data.doubtful)
         validation = evaluate(predictions.validation_probabilities, data.validation.labels)
         seen = slice(len(data.validation.labels))  # as many training images as validation has: enough, and quick

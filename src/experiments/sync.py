@@ -26,12 +26,13 @@ def sync(names: Sequence[str]) -> int:
     """Mirrors the named runs, or all that have ended and are not mirrored."""
     from experiments.config import load_config
     from experiments.results import files, lookup, tracking
+    from experiments.results.states import RunState
 
     home = files.home()
     found = [record for name in names for record in lookup.find(name, home)] if names else lookup.unmirrored(home)
     failed = 0
     for record in found:
-        if record.state == "running":
+        if record.state == RunState.RUNNING:
             raise InputError(f"{record.name}: is still running; it is mirrored while it runs")
         try:
             run_id = tracking.synchronise(record, load_config(record.directory / files.CONFIG), home)

@@ -16,6 +16,7 @@ from experiments.comparison.statistics import after_choice, expected_best_of, ho
 from experiments.errors import InputError
 from experiments.results.evaluation import Interval
 from experiments.results.records import Record
+from experiments.results.states import RunState
 
 MATRIX = 12  # configurations in the pairwise matrix: 66 tests, still readable on one page
 
@@ -82,8 +83,8 @@ def compare(records: Sequence[Record]) -> Comparison:
     Raises:
         InputError: none has finished, or a config cannot be read.
     """
-    finished = [record for record in records if record.state == "finished"]
-    apart = tuple(record for record in records if record.state != "finished")
+    finished = [record for record in records if record.state == RunState.FINISHED]
+    apart = tuple(record for record in records if record.state != RunState.FINISHED)
     if not finished:
         raise InputError(_nothing_finished(apart))
     configurations, notes = gather(finished)

@@ -27,7 +27,7 @@ class ImageSet:
 
     Attributes:
         labels: (n,).
-        image_digests: (n,), see `evaluation.image_digests`.
+        image_digests: (n,), see `evaluation.image_digests`; (0,) where they are not known.
     """
 
     key: str
@@ -114,13 +114,13 @@ def gather(records: Sequence[Record]) -> Gathered:
     A run that repeats another (same run key) is the same experiment and counts once, as its newest. Runs
     without predictions are kept apart from those of their configuration that have them: they enter no test.
     """
-    newest = {record.run_key: record for record in sorted(records, key=lambda record: record.started_at)}
+    newest = {record.keys[0]: record for record in sorted(records, key=lambda record: record.started_at)}
     kept = sorted(newest.values(), key=lambda record: (record.seed, record.name))
     rows, unreadable = _read_all(kept)
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in kept:
         row = rows.get(record.run_key)
-        groups.setdefault((record.config_key, row.test_set.key if row else ""), []).append(record)
+        groups.setdefault((record.keys[1], row.test_set.key if row else ""), []).append(record)
     settings = varying([members[0].config for members in groups.values()])
     configurations = [
         _configuration(members, values, [rows[member.run_key] for member in members if member.run_key in rows])
@@ -154,7 +154,7 @@ def _read_all(records: Sequence[Record]) -> tuple[dict[str, _Row], list[str]]:
     unreadable = []
     for record in records:
         try:
-            rows[record.run_key] = _read(read_predictions(record), test_sets)
+            rows[record.run_key] = _read(read_predictions(record), record.dataset.digest, test_sets)
         except InputError as error:
             unreadable.append(f"{record.name} enters no test and no gallery: {error}")
     return rows, unreadable
@@ -172,10 +172,15 @@ def read_predictions(record: Record) -> Predictions:
     predictions = record.predictions
     record.__dict__.pop("predictions", None)
     tests = _accuracy(predictions.test_probabilities, predictions.test_labels)
-    validations = _accuracy(predictions.validation_probabilities, predictions.validation_labels)
-    if tests is None or validations is None or predictions.test_image_digests.shape != predictions.test_labels.shape:
+    digests = predictions.test_image_digests
+    if tests is None or (len(digests) and digests.shape != predictions.test_labels.shape):
         raise InputError(f"{path}: holds no labels and probabilities that belong together")
-    found = {"test/accuracy": tests, "validation/accuracy": validations}
+    found = {"test/accuracy": tests}
+    if len(predictions.validation_probabilities) or len(predictions.validation_labels):
+        validations = _accuracy(predictions.validation_probabilities, predictions.validation_labels)
+        if validations is None:
+            raise InputError(f"{path}: holds no labels and probabilities that belong together")
+        found["validation/accuracy"] = validations
     for name, value in found.items():
         if not math.isclose(value, told := record.metrics.get(name, value), abs_tol=1e-9):
             raise InputError(f"{path}: was changed after the run ({name} {value:g}, {RECORD} has {told:g})")
@@ -194,9 +199,10 @@ def _accuracy(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) 
     return float(np.mean(probabilities.argmax(axis=1) == labels))
 
 
-def _read(predictions: Predictions, test_sets: dict[str, ImageSet]) -> _Row:
+def _read(predictions: Predictions, dataset_digest: str, test_sets: dict[str, ImageSet]) -> _Row:
     labels, digests = predictions.test_labels, predictions.test_image_digests
-    key = hashlib.sha256(labels.tobytes() + digests.tobytes()).hexdigest()
+    known = digests.tobytes() or dataset_digest.encode()  # an older file: the same labels of the same data set
+    key = hashlib.sha256(labels.tobytes() + known).hexdigest()
     test_set = test_sets.setdefault(key, ImageSet(key, labels, digests))
     predicted = predictions.test_probabilities.argmax(axis=1).astype(np.int16)
     losses = image_cross_entropy(predictions.test_probabilities, labels).astype(np.float32)
@@ -214,7 +220,7 @@ def _notes(
             "The runs were tested on different images. Only runs with the same test images are paired; the "
             "others are compared with unpaired intervals, and their accuracies answer different questions."
         )
-    if len({record.code_digest for record in kept}) > 1:
+    if len({record.sources_digest or record.code_digest for record in kept}) > 1:
         notes.append("The runs were made by different versions of the code.")
     if len({tuple(sorted(record.versions.items())) for record in kept}) > 1:
         notes.append("The runs were made with different versions of TensorFlow, Keras or NumPy.")

@@ -91,7 +91,7 @@ def _evaluated(members: tuple[Member, ...], candidates: int, predictions: list[P
 
 def _costs_of_leaving(predictions: list[Predictions]) -> list[float] | list[None]:
     labels = predictions[0].validation_labels
-    if not all(np.array_equal(p.validation_labels, labels) for p in predictions):
+    if not len(labels) or not all(np.array_equal(p.validation_labels, labels) for p in predictions):
         return [None] * len(predictions)
     stacked: NDArray[np.float32] = np.stack([p.validation_probabilities for p in predictions])
     total, others = stacked.sum(axis=0), len(predictions) - 1

@@ -19,7 +19,8 @@ class Mistake:
 
     Attributes:
         index: its place in the test set.
-        digest: BLAKE2b-64 of its pixels, 16 hex digits: the image's name wherever it lies.
+        digest: BLAKE2b-64 of its pixels, 16 hex digits: the image's name wherever it lies;
+            "not known" where an older run has none.
         label: its class by the data set.
         answer: the wrong class that is predicted most often.
         votes: how many of the runs miss it.
@@ -82,10 +83,11 @@ def _listed(scores: Scores, which: NDArray[np.bool_]) -> tuple[Mistake, ...]:
 
 
 def _mistake(scores: Scores, index: int) -> Mistake:
+    digests = scores.test_set.image_digests
     wrong = scores.predicted[~scores.right[:, index], index]
     return Mistake(
         index=index,
-        digest=f"{int(scores.test_set.image_digests[index]):016x}",
+        digest=f"{int(digests[index]):016x}" if len(digests) else "not known",
         label=int(scores.test_set.labels[index]),
         answer=Counter(wrong.tolist()).most_common(1)[0][0],
         votes=len(wrong),

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.config import RunConfig, flatten
+from experiments.config import RunConfig, as_text, flatten
 from experiments.results import files
 from experiments.results.files import EpochRow
 from experiments.results.records import Record
+from experiments.results.states import RunState
 
 NOTE = "mlflow.note.content"  # MLflow shows this tag as the description, in Markdown
 SWEEPS = "sweeps"  # every sweep that a run is part of, each between spaces; the tag `sweep` is the one that trained it
@@ -63,8 +64,7 @@ def parameters(config: RunConfig, varied: Mapping[str, Any]) -> dict[str, str]:
 
 def texts(values: Mapping[str, Any]) -> dict[str, str]:
     """Parameters as MLflow keeps them."""
-    given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-    return {key: value[:LONGEST_PARAMETER] for key, value in given.items()}
+    return {key: as_text(value)[:LONGEST_PARAMETER] for key, value in values.items()}
 
 
 def tags(record: Record) -> dict[str, str]:
@@ -74,6 +74,7 @@ def tags(record: Record) -> dict[str, str]:
         "run_key": record.run_key,
         "config_key": record.config_key,
         "code_digest": record.code_digest,
+        "sources_digest": record.sources_digest,
         "dataset_digest": record.dataset.digest,
         "run_directory": str(record.directory),
         "sweep": record.sweep,
@@ -96,7 +97,7 @@ def with_sweep(sweeps: str | None, sweep: str) -> str:
 def epoch_metrics(row: EpochRow) -> dict[str, float]:
     """The numbers of an epoch; MLflow shows first what is logged first, and compares by the very first."""
     values = {key: value for key, value in row.columns().items() if isinstance(value, float)}
-    return {key: values[key] for key in CURVES} | values
+    return {key: values[key] for key in CURVES if key in values} | values
 
 
 def final_metrics(record: Record) -> dict[str, float]:
@@ -116,14 +117,14 @@ def final_metrics(record: Record) -> dict[str, float]:
 def run_note(record: Record) -> str:
     """The numbers that decide, the verdict, what went wrong, and how to repeat it; MLflow shows four lines at once."""
     parts = []
-    if record.state != "finished":
+    if record.state != RunState.FINISHED:
         why = f": {record.error.type}: {record.error.message}" if record.error else ""
         parts.append(f"**{record.state}** after epoch {record.epochs_run}{why}")
     if record.metrics:
         parts.append("; ".join(_score(record.metrics, split) for split in ("validation", "test")))
     if record.overfitting:
         parts.append(record.overfitting.verdict)
-    if record.state == "finished":
+    if record.state == RunState.FINISHED:
         parts.append(f"`python -m experiments.reproduce {record.name}`")
     return "\n\n".join(parts)[:LONGEST_NOTE]
 

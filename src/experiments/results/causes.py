@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from experiments.results.environment import IDENTITY_PACKAGES, NOT_AVAILABLE
+from experiments.config import fill_in_flat
+from experiments.results.environment import IDENTITY_PACKAGES, NOT_AVAILABLE, takes_part
 
 # In the order of how surely each changes a result.
 Kind = Literal["unknown", "config", "data", "resumed", "threads", "code", "package", "gpu", "cpu", "variable", "system"]
-# Sources that take part in making numbers; what draws, compares or talks does not.
-TAKES_PART = ("config.py", "runner.py", "ingredients/", "training/", "results/evaluation.py")
+LABELS = ("regularization.name",)  # of presets, whose values stand beside them
 # Variables of libraries that take no part in a training: TensorFlow has threads and kernels of its own.
 ELSEWHERE = ("OMP_", "MKL_", "KMP_", "OPENBLAS_")
 OF_GPUS = ("CUDA_", "CUBLAS_", "NVIDIA_", "TF_CUDNN_", "TF_CUBLAS_", "TF_GPU_")
@@ -38,10 +38,10 @@ def find_causes(then: Facts, now: Facts) -> list[Cause]:
 
 
 def _config(then: Facts, now: Facts) -> Iterator[Cause]:
-    before, after = _part(then, "config"), _part(now, "config")
-    if not before:
+    if not _part(then, "config"):
         return  # gathered for no run
-    for key in sorted({*before, *after}):
+    before, after = (fill_in_flat(_part(facts, "config")) for facts in (then, now))
+    for key in sorted({*before, *after}.difference(LABELS)):
         if before.get(key) != after.get(key):
             values = f"{_value(before, key)} then, {_value(after, key)} now"
             yield Cause("config", f"config: {key} {values} (config.yaml was changed after the run)")
@@ -71,7 +71,7 @@ def _code(then: Facts, now: Facts) -> Iterator[Cause]:
         return
     files = _changed(_part(before, "files"), _part(after, "files"))
     where = _commits(before, after)
-    taking_part = [name for name in files if name.startswith(TAKES_PART)]
+    taking_part = [name for name in files if takes_part(name)]
     if taking_part or not files:
         yield Cause("code", f"code: {_list(taking_part) or 'the sources'} changed ({where})")
     if others := [name for name in files if name not in taking_part]:

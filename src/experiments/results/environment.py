@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from experiments.upgrades import FORMAT, newest
+
 PACKAGE = Path(__file__).resolve().parents[1]
 NOT_AVAILABLE = "not available"
 # Packages whose version can change a result or its reading.
@@ -38,6 +40,9 @@ VARIABLE_PREFIXES = (
     "XLA_", "CUDA_", "CUBLAS_", "NVIDIA_TF32_", "KERAS_", "OPENBLAS_", "NPY_",
 )  # fmt: skip
 WITHOUT_EFFECT = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # set by libraries while they are imported
+# Sources that take part in making numbers; what draws, compares, plans or talks does not.
+TAKES_PART = ("config.py", "runner.py", "ingredients/", "training/", "results/evaluation.py")
+TAKES_NO_PART = ("training/interruption.py", "training/progress.py")  # though they stand there
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
@@ -53,11 +58,13 @@ def gather(
     `config` is what can change the result, flat: `config.yaml` may be edited later, and this tells that it was.
     """
     return {
+        FORMAT: newest("environment"),
         "config": dict(config or {}),
         "code": {
             "commit": _git("rev-parse", "HEAD"),
             "dirty": bool(code_diff()),
             "digest": code_digest(),
+            "sources_digest": sources_digest(),
             "files": {name: digest[:16] for name, digest in _files().items()},
         },
         "python": platform.python_version(),
@@ -90,6 +97,18 @@ def code_digest() -> str:
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode())
         digest.update(path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+@cache
+def sources_digest() -> str:
+    """SHA-256 (hex) over the sources that take part in making numbers: runs that share it have the same code."""
+    taking_part = {name: digest for name, digest in _files().items() if takes_part(name)}
+    return hashlib.sha256("".join(f"{name} {digest}\n" for name, digest in taking_part.items()).encode()).hexdigest()
+
+
+def takes_part(name: str) -> bool:
+    """Whether a source of this package, as `training/loop.py`, can change the numbers of a run."""
+    return name.startswith(TAKES_PART) and name not in TAKES_NO_PART
 
 
 @cache

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.errors import InputError
+from experiments.upgrades import FORMAT, newest, require_known
 
 RECORD, HISTORY, CONFIG, LOG = "record.json", "history.csv", "config.yaml", "run.log"
 ENVIRONMENT, CODE_DIFF, PREDICTIONS, MODEL = "environment.json", "code.diff", "predictions.npz", "model.keras"
@@ -86,7 +87,8 @@ class EpochRow:
 
     Training values are running means over the epoch, dropout and augmentation on; validation values are the model's
     at the epoch's end. `*_loss` contains penalties and label smoothing, `*_cross_entropy` (nats) does not.
-    `learning_rate` is the mean over the epoch's steps.
+    `learning_rate` is the mean over the epoch's steps. `unknown` are the columns that an older file lacks; their
+    values are then NaN, or "" for a digest.
     """
 
     epoch: int
@@ -99,6 +101,7 @@ class EpochRow:
     learning_rate: float
     seconds: float
     weights_digest: str
+    unknown: tuple[str, ...] = ()
 
     @property
     def diverged(self) -> bool:
@@ -106,8 +109,8 @@ class EpochRow:
         return not (math.isfinite(self.train_loss) and math.isfinite(self.validation_loss))
 
     def columns(self) -> dict[str, Any]:
-        """Values under the names of `history.csv` and of MLflow, as `train/loss`."""
-        return {column(field.name): getattr(self, field.name) for field in fields(self)}
+        """The known values under the names of `history.csv` and of MLflow, as `train/loss`."""
+        return {name: getattr(self, field) for name, field in FIELDS.items() if name not in self.unknown}
 
 
 def column(name: str) -> str:
@@ -116,30 +119,49 @@ def column(name: str) -> str:
     return f"{split}/{metric}" if split in ("train", "validation") else name
 
 
-COLUMNS = {column(name): kind for name, kind in get_type_hints(EpochRow).items()}
+FIELDS = {column(field.name): field.name for field in fields(EpochRow) if field.name != "unknown"}
+COLUMNS = {name: get_type_hints(EpochRow)[field] for name, field in FIELDS.items()}
+UNKNOWN: Mapping[type, Any] = {float: math.nan, str: ""}
 
 
 def write_history(path: Path, rows: Sequence[EpochRow]) -> None:
     """Replaces `history.csv`."""
-    lines = [",".join(COLUMNS)]
-    lines += [",".join(str(value) for value in row.columns().values()) for row in rows]
-    write_atomically(path, "\n".join(lines) + "\n")
+    number = str(newest("history"))
+    lines = [[*COLUMNS, FORMAT]]
+    lines += [[*(str(values.get(name, "")) for name in COLUMNS), number] for values in (r.columns() for r in rows)]
+    write_atomically(path, "\n".join(map(",".join, lines)) + "\n")
 
 
 def read_history(path: Path) -> list[EpochRow]:
     """The rows of a `history.csv`; none where the file is not there yet.
 
     Raises:
-        InputError: a column is missing or a value is not a number.
+        InputError: a row is cut off, a value is not a number, or the format is newer than what is known here.
     """
     if not path.exists():
         return []
     with path.open(newline="") as file:
         try:
-            return [_row(line) for line in csv.DictReader(file)]
+            return [_parse(line) for line in csv.DictReader(file)]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
+        except InputError as error:
+            raise type(error)(f"{path}: {error}") from None
 
 
-def _row(line: Mapping[str, str]) -> EpochRow:
-    return EpochRow(*(kind(line[name]) for name, kind in COLUMNS.items()))
+def _parse(line: Mapping[str, str]) -> EpochRow:
+    require_known("history", int(line.get(FORMAT, 1)))
+    return make_row({name: kind(line[name]) for name, kind in COLUMNS.items() if line.get(name, "") != ""})
+
+
+def make_row(values: Mapping[str, Any]) -> EpochRow:
+    """One epoch from its values by column; those that are not there are not known.
+
+    Raises:
+        KeyError: not even the epoch is known.
+    """
+    unknown = tuple(name for name in COLUMNS if name not in values)
+    if "epoch" in unknown:
+        raise KeyError("epoch")
+    found = {name: UNKNOWN[kind] if name in unknown else values[name] for name, kind in COLUMNS.items()}
+    return EpochRow(**{FIELDS[name]: value for name, value in found.items()}, unknown=unknown)

@@ -9,6 +9,7 @@ from pathlib import Path
 from experiments.errors import InputError
 from experiments.results.files import RECORD, SWEEP_NOTE
 from experiments.results.records import Record, load
+from experiments.results.states import RunState
 
 
 def run_directories(home: Path) -> Iterator[Path]:
@@ -63,7 +64,7 @@ def _readable(home: Path) -> Iterator[Record]:
 
 def unmirrored(home: Path) -> list[Record]:
     """The runs that have ended and whose mirror in MLflow is not complete."""
-    return [record for record in _readable(home) if record.state != "running" and not record.mlflow.synced]
+    return [record for record in _readable(home) if record.state != RunState.RUNNING and not record.mlflow.synced]
 
 
 def newest_sweep(home: Path) -> list[Record]:

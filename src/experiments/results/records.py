@@ -7,13 +7,13 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import psutil
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from experiments.archives import UNREADABLE
-from experiments.config import read_yaml
+from experiments.config import bring_up_config, config_key, read_yaml, run_key, validate_saved
 from experiments.errors import InputError
 from experiments.results.evaluation import Overfitting
 from experiments.results.files import (
-    COLUMNS,
     CONFIG,
     ENVIRONMENT,
+    FIELDS,
     HISTORY,
     PREDICTIONS,
     RECORD,
@@ -36,8 +36,9 @@ from experiments.results.files import (
     read_history,
     write_atomically,
 )
+from experiments.results.states import RunState
+from experiments.upgrades import FORMAT, bring_up, newest, require_known
 
-State = Literal["running", "finished", "failed", "diverged", "interrupted", "paused"]
 # What of a record becomes a part of a path, a command or a query. A record may come from somebody else.
 Word = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
 RunName = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*(/[0-9]+)?$", max_length=200)]
@@ -101,25 +102,37 @@ class DatasetSummary(_Part):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities (n, classes) float32 and labels (n,) int64 of the test and the validation images."""
+    """Probabilities (n, classes) float32 and labels (n,) int64 of the test and the validation images.
+
+    What an older file does not hold has length 0: it is not known.
+    """
 
     test_probabilities: NDArray[np.float32]
     test_labels: NDArray[np.int64]
-    test_image_digests: NDArray[np.uint64]
-    validation_probabilities: NDArray[np.float32]
-    validation_labels: NDArray[np.int64]
+    test_image_digests: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    validation_probabilities: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    validation_labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """What `predictions.npz` holds."""
+        known = {name: array for name, array in vars(self).items() if len(array)}
+        return known | {FORMAT: np.array(newest("predictions"))}
 
 
 class Record(BaseModel):
-    """`record.json` and the door to the other files of its run directory."""
+    """`record.json` and the door to the other files of its run directory.
+
+    `sources_digest` is over the sources that take part in making numbers, None where that is not known; `code_digest`
+    is over the whole package.
+    """
 
     model_config = ConfigDict(extra="ignore", validate_assignment=True)
     _directory: Path = PrivateAttr()
     _lock: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
-    format: Literal[1] = 1
+    format: int = newest("record")
     name: RunName
-    state: State = "running"
+    state: RunState = RunState.RUNNING
     run_key: Word
     config_key: Word
     seed: int
@@ -139,6 +152,7 @@ class Record(BaseModel):
     predictions_digest: str | None = None
     dataset: DatasetSummary
     code_digest: str
+    sources_digest: str | None = None
     versions: dict[str, str]
     mlflow: MLflowState = Field(default_factory=MLflowState)
     reproduces: RunName | None = None
@@ -151,12 +165,26 @@ class Record(BaseModel):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """`config.yaml` as plain mappings."""
+        """`config.yaml` as plain mappings, as it would be saved today.
+
+        Raises:
+            InputError: it cannot be read, or is of a newer format.
+        """
         path = self.directory / CONFIG
         values = read_yaml(path)
         if not isinstance(values, dict):
             raise InputError(f"{path}: must be a mapping, received {type(values).__name__}")
-        return values
+        with _naming(path):
+            return bring_up_config(values)
+
+    @cached_property
+    def keys(self) -> tuple[str, str]:
+        """Run key and config key by today's rules: those of an older record may follow former ones."""
+        if self.sources_digest is None:
+            with suppress(InputError):
+                config = validate_saved(self.config)
+                return run_key(config, self.dataset.digest), config_key(config, self.dataset.digest)
+        return self.run_key, self.config_key
 
     @property
     def rows(self) -> list[EpochRow]:
@@ -166,29 +194,32 @@ class Record(BaseModel):
     @cached_property
     def history(self) -> dict[str, NDArray[Any]]:
         """`history.csv` by column; every array has one value per finished epoch."""
-        rows = [row.columns() for row in self.rows]
-        return {name: np.array([row[name] for row in rows]) for name in COLUMNS}
+        rows = self.rows
+        return {name: np.array([getattr(row, field) for row in rows]) for name, field in FIELDS.items()}
 
     @cached_property
     def predictions(self) -> Predictions:
         """The content of `predictions.npz`.
 
         Raises:
-            InputError: the file is missing, damaged or holds something else.
+            InputError: the file is missing, damaged, of a newer format, or holds something else.
         """
         path = self.directory / PREDICTIONS
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                return Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
+            with _naming(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+                require_known("predictions", int(arrays[FORMAT]) if FORMAT in arrays.files else 1)
+                known = {name: arrays[name] for name in ("test_probabilities", "test_labels")}
+                later = {f.name: arrays[f.name] for f in fields(Predictions) if f.name in arrays.files}
+                return Predictions(**(known | later))
         except (*UNREADABLE, KeyError, TypeError) as error:
             raise InputError(f"{path}: cannot be read as predictions ({type(error).__name__}: {error})") from None
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """What it ran on, as `environment.json` tells; nothing where the file is not there or damaged."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, InputError):
             values = json.loads((self.directory / ENVIRONMENT).read_bytes())
-            return values if isinstance(values, dict) else {}
+            return bring_up("environment", values) if isinstance(values, dict) else {}
         return {}
 
     @property
@@ -232,21 +263,34 @@ def load(directory: Path | str) -> Record:
     """The record of a run directory. A `running` record whose process is gone is read as `interrupted`.
 
     Raises:
+        FormatError: it is of a newer format.
         InputError: there is no record, or it is damaged.
     """
     path = Path(directory) / RECORD
     try:
-        record = Record.model_validate_json(path.read_bytes())
+        with _naming(path):
+            record = Record.model_validate(bring_up("record", dict(json.loads(path.read_bytes()))))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); a run directory holds a {RECORD}") from None
     except ValidationError as error:
         where = ", ".join(".".join(map(str, e["loc"])) or e["type"] for e in error.errors())
         raise InputError(f"{path}: is damaged or not a record of a run (see {where})") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: is damaged or not a record of a run ({error})") from None
     _refuse_ways_out(path.parent)
     record._directory = path.parent
-    if record.state == "running" and record.process.is_gone():
-        record.state = "interrupted"
+    if record.state == RunState.RUNNING and record.process.is_gone():
+        record.state = RunState.INTERRUPTED
     return record
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Begins each mistake with the file that it is in."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
 
 
 def _refuse_ways_out(directory: Path) -> None:

@@ -26,16 +26,17 @@ from experiments.ingredients.execution import MLflowTracking
 from experiments.results import captions, files, tracking_model
 from experiments.results.files import EpochRow
 from experiments.results.records import Record
+from experiments.results.states import RunState
 
 log = logging.getLogger(__name__)
 
 STORE = "mlflow.db"
 STATUS = {
-    "finished": "FINISHED",
-    "failed": "FAILED",
-    "diverged": "FAILED",
-    "interrupted": "KILLED",
-    "paused": "SCHEDULED",
+    RunState.FINISHED: "FINISHED",
+    RunState.FAILED: "FAILED",
+    RunState.DIVERGED: "FAILED",
+    RunState.INTERRUPTED: "KILLED",
+    RunState.PAUSED: "SCHEDULED",
 }
 LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is in the tags
 PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
@@ -241,7 +242,7 @@ class Mirror:
 
     def log_epoch(self, row: EpochRow) -> None:
         """Hands one epoch to the thread."""
-        self._elapsed += row.seconds
+        self._elapsed += _seconds(row)
         elapsed = self._elapsed
         self._tasks.put(lambda: self._run.log_epoch(row, elapsed))
 
@@ -289,7 +290,7 @@ def synchronise(record: Record, config: RunConfig, home: Path) -> str:
         run.open()
         elapsed = 0.0
         for row in record.rows:
-            elapsed += row.seconds
+            elapsed += _seconds(row)
             run.log_epoch(row, elapsed)
         run.close()
     except Exception as error:
@@ -380,6 +381,11 @@ def _adopt(client: Any, record: Record, sweep: str, varied: Mapping[str, Any]) -
         missing = [Param(key, value) for key, value in captions.texts(varied).items() if key not in kept.params]
         sweeps = captions.with_sweep(kept.tags.get(captions.SWEEPS), sweep)
         client.log_batch(record.mlflow.run_id, params=missing, tags=[RunTag(captions.SWEEPS, sweeps)])
+
+
+def _seconds(row: EpochRow) -> float:
+    """0 where an older history does not tell."""
+    return 0.0 if "seconds" in row.unknown else row.seconds
 
 
 def first_line(error: Exception) -> str:

@@ -14,6 +14,7 @@ from experiments.errors import InputError
 from experiments.results.causes import Cause, find_causes
 from experiments.results.files import COLUMNS, EpochRow
 from experiments.results.records import Predictions, Record
+from experiments.results.states import RunState
 
 Word = Literal["identical", "equal within tolerance", "different"]
 WEIGHTS = "weights_digest"
@@ -90,7 +91,7 @@ def judge(original: Record, repeat: Record, *, tolerance: float | None = None) -
     found = list(_in_epochs(*rows, whole=complete))
     if complete:
         found += _at_the_end(original, repeat)
-    elif repeat.state in ("finished", "diverged"):
+    elif repeat.state in (RunState.FINISHED, RunState.DIVERGED):
         found.append(Difference(None, "state", original.state, repeat.state))
     numbers = [difference for difference in found if isinstance(difference.then, int | float)]
     largest = max(numbers, key=lambda difference: difference.size, default=None)
@@ -113,10 +114,10 @@ def judge(original: Record, repeat: Record, *, tolerance: float | None = None) -
 
 
 def compare_rows(then: EpochRow, now: EpochRow) -> Iterator[Difference]:
-    """What differs in one epoch, weights last; how long it took is not compared."""
+    """What differs in one epoch, weights last; how long it took is not compared, nor what an older file lacks."""
     before, after = then.columns(), now.columns()
     for name in COMPARED:
-        if not _same(before[name], after[name]):
+        if name in before and name in after and not _same(before[name], after[name]):
             yield Difference(now.epoch, name, before[name], after[name])
 
 
@@ -146,7 +147,7 @@ def _same(then: Any, now: Any) -> bool:
 
 def _predictions(record: Record, *, wanted: bool) -> tuple[Predictions | None, str | None]:
     """The predictions, or why there are none to read; neither for a run that diverged."""
-    if not (wanted and record.state == "finished"):
+    if not (wanted and record.state == RunState.FINISHED):
         return None, None
     try:
         return record.predictions, None

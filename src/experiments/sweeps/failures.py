@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from experiments.errors import InputError
-from experiments.results import environment, files, records
-from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record
+from experiments.recording import Origin, new_record
+from experiments.results import files, records
+from experiments.results.records import DatasetSummary, Failure, Record
+from experiments.results.states import RunState
 from experiments.sweeps.directory import Place
 from experiments.sweeps.jobs import Job
 from experiments.sweeps.status import Status
@@ -51,8 +53,8 @@ def record(status: Status, place: Place, parent: str | None) -> None:
             found = _new(status, place, parent)
             found.create(directory)
             files.write_atomically(directory / files.CONFIG, status.job.config.to_yaml())
-        if found.state != "finished" and status.job.is_run(found.run_key):
-            found.write(state="failed", error=failure, finished_at=files.now())
+        if found.state != RunState.FINISHED and status.job.is_run(found.run_key):
+            found.write(state=RunState.FAILED, error=failure, finished_at=files.now())
             gather_output(status.job, place)  # before the message, which is the last word
             with (directory / files.LOG).open("a") as file:
                 file.write(f"{status.message}\n")
@@ -60,29 +62,15 @@ def record(status: Status, place: Place, parent: str | None) -> None:
 
 def _new(status: Status, place: Place, parent: str | None) -> Record:
     job = status.job
-    dataset = job.config.dataset
-    return Record(
-        name=f"{place.name}/{job.number}",
-        run_key=job.run_key,
-        config_key=job.config_key,
-        seed=job.config.seed,
-        sweep=place.name,
-        job=job.number,
-        varied=dict(job.varied),
-        started_at=files.now(),
-        process=Process.current(),
-        parameters=status.parameters or 0,
-        dataset=DatasetSummary(name=dataset.title, digest=job.dataset_digest, source="not loaded"),
-        code_digest=environment.code_digest(),
-        versions=environment.versions(),
-        mlflow=MLflowState(parent_run_id=parent),
-    )
+    dataset = DatasetSummary(name=job.config.dataset.title, digest=job.dataset_digest, source="not loaded")
+    origin = Origin(sweep=place.name, job=job.number, varied=job.varied, parent_run_id=parent)
+    return new_record(job.config, dataset, status.parameters or 0, origin)
 
 
 def has_finished(status: Status, place: Place) -> bool:
     """Whether a job's own run is whole, however its process ended."""
     with suppress(InputError):
-        return records.load(place.directory_of(status.job)).state == "finished"
+        return records.load(place.directory_of(status.job)).state == RunState.FINISHED
     return False
 
 

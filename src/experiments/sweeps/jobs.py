@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments.config import RunConfig, is_run
+from experiments.config import RunConfig, as_text, is_run
 from experiments.ingredients.execution import Sweep
 
 
@@ -73,13 +72,8 @@ def count(number: int, noun: str) -> str:
 
 def name_job(number: int, varied: Mapping[str, Any]) -> str:
     """`job 3 (optimizer=adam, seed=1)`."""
-    values = ", ".join(f"{name}={show(value)}" for name, value in varied.items())
+    values = ", ".join(f"{name}={as_text(value)}" for name, value in varied.items())
     return f"job {number} ({values})" if values else f"job {number}"
-
-
-def show(value: Any) -> str:
-    """A varied value as it would be given on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def name_jobs(numbers: Sequence[int], varied: Sequence[Mapping[str, Any]]) -> str:

@@ -45,7 +45,7 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
     mistakes.tell()
     _refuse_what_is_alike(jobs)
     _require_same_sweep_settings(composed)
-    identity = [[job.run_key for job in jobs], environment.code_digest(), environment.versions()]
+    identity = [[job.run_key for job in jobs], environment.sources_digest(), environment.versions()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes))
 

@@ -18,9 +18,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from experiments.config import as_text
 from experiments.results import files
 from experiments.sweeps.directory import Place
-from experiments.sweeps.jobs import Plan, show
+from experiments.sweeps.jobs import Plan
 from experiments.sweeps.status import JobState, Status, count_states, duration
 from experiments.sweeps.tables import Row, draw
 
@@ -146,7 +147,7 @@ def _row(status: Status) -> Row:
     left = status.seconds_left() if status.state == JobState.RUNNING else None
     return {
         "job": str(status.job.number),
-        **{name: show(value) for name, value in status.job.varied.items()},
+        **{name: as_text(value) for name, value in status.job.varied.items()},
         "epoch": f"{epoch}/{status.job.config.training.epochs}" if epoch else "",
         "validation": f"{accuracy:.2%}" if epoch else "",
         "left": duration(left) if left else "",
@@ -156,7 +157,7 @@ def _row(status: Status) -> Row:
 
 def _widths(plan: Plan) -> dict[str, int]:
     """Of the widest value that a column can get: a table that changes its width would flicker."""
-    varied = {name: max(len(show(job.varied[name])) for job in plan.jobs) for name in plan.varied}
+    varied = {name: max(len(as_text(job.varied[name])) for job in plan.jobs) for name in plan.varied}
     epoch = max(2 * len(str(job.config.training.epochs)) + 1 for job in plan.jobs)
     return varied | {"epoch": epoch, "left": len("00:00"), "state": len("finishing")}
 

@@ -12,18 +12,20 @@ from experiments.config import former_run_keys
 from experiments.errors import InputError
 from experiments.results import environment, files, lookup, records
 from experiments.results.records import Record
+from experiments.results.states import RunState
 from experiments.sweeps.directory import Place, set_aside
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.status import JobState, Status
+from experiments.upgrades import FormatError
 
 log = logging.getLogger(__name__)
 STATES = {
-    "finished": JobState.DONE,
-    "running": JobState.RUNNING,
-    "paused": JobState.PAUSED,
-    "interrupted": JobState.INTERRUPTED,
-    "failed": JobState.FAILED,
-    "diverged": JobState.DIVERGED,
+    RunState.FINISHED: JobState.DONE,
+    RunState.RUNNING: JobState.RUNNING,
+    RunState.PAUSED: JobState.PAUSED,
+    RunState.INTERRUPTED: JobState.INTERRUPTED,
+    RunState.FAILED: JobState.FAILED,
+    RunState.DIVERGED: JobState.DIVERGED,
 }
 # A diverged job is a result: the same seed would diverge at the same epoch again.
 RESULTS = (JobState.DONE, JobState.DIVERGED)
@@ -37,7 +39,6 @@ class Archive:
 
     def __init__(self, home: Path, *, any_code: bool = False) -> None:
         self._home, self._any_code = home, any_code
-        self._identity = (environment.code_digest(), environment.versions())
         self._seen: dict[Path, tuple[int, Record | None]] = {}
         self.reread()
 
@@ -53,9 +54,9 @@ class Archive:
 
     def accepts(self, record: Record) -> bool:
         """Whether a run has finished, with the code and the versions of today."""
-        return record.state == "finished" and (
-            self._any_code or (record.code_digest, record.versions) == self._identity
-        )
+        if record.state != RunState.FINISHED or self._any_code:
+            return record.state == RunState.FINISHED
+        return record.versions == environment.versions() and _has_todays_code(record)
 
     def find(self, job: Job) -> Record | None:
         """A finished run of the same key, code and versions."""
@@ -66,6 +67,13 @@ class Archive:
         """Looks again, at what was written since: another sweep may have finished a job meanwhile."""
         self._seen = {directory: self._read(directory) for directory in lookup.run_directories(self._home)}
         self._finished = {record.run_key: record for _, record in self._seen.values() if record}
+
+
+def _has_todays_code(record: Record) -> bool:
+    """By the sources that make numbers; an older record has only the digest of the whole package."""
+    if record.sources_digest is None:
+        return record.code_digest == environment.code_digest()
+    return record.sources_digest == environment.sources_digest()
 
 
 def look_at(plan: Plan, place: Place, archive: Archive | None) -> list[Status]:
@@ -93,6 +101,8 @@ def _own(job: Job, place: Place) -> tuple[JobState, Record | None, str]:
         return JobState.NEW, None, ""
     try:
         record = records.load(directory)
+    except FormatError:  # whole, and not ours to set aside
+        raise
     except InputError as error:
         return JobState.DAMAGED, None, str(error)
     if not job.is_run(record.run_key):

@@ -14,6 +14,7 @@ import yaml
 
 from experiments.errors import InputError
 from experiments.results import lookup, records
+from experiments.results.states import RunState
 from experiments.sweeps.jobs import Plan
 from experiments.sweeps.status import Status
 
@@ -39,7 +40,7 @@ def _seconds_per_epoch(home: Path) -> dict[str, list[float]]:
     for directory in islice(directories, LOOKED_AT):
         with suppress(InputError, OSError, KeyError, TypeError, yaml.YAMLError):
             record = records.load(directory)
-            if record.state == "finished" and record.epochs_run:
+            if record.state == RunState.FINISHED and record.epochs_run:
                 known.setdefault(_network(record.config), []).append(record.seconds / record.epochs_run)
     return known
 

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from experiments.config import as_text
 from experiments.results.records import Record
-from experiments.sweeps.jobs import Plan, count, show
+from experiments.sweeps.jobs import Plan, count
 from experiments.sweeps.status import JobState, Status, count_states, folded, numbers
 
 STYLES = {
@@ -107,7 +108,7 @@ def _ended(plan: Plan, group: Sequence[Status]) -> Row:
 
 
 def _setting(plan: Plan, status: Status) -> Row:
-    return {name: show(status.job.varied[name]) for name in plan.varied if name != "seed"}
+    return {name: as_text(status.job.varied[name]) for name in plan.varied if name != "seed"}
 
 
 def _states(states: Sequence[str]) -> str:

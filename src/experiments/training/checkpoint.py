@@ -13,7 +13,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.archives import UNREADABLE as DAMAGED
-from experiments.results.files import EpochRow, pack_arrays, settle, write_atomically
+from experiments.errors import InputError
+from experiments.results.files import FIELDS, EpochRow, column, make_row, pack_arrays, settle, write_atomically
+from experiments.upgrades import FORMAT, bring_up, newest
 
 log = logging.getLogger(__name__)
 ROWS = "rows"  # the history, as JSON, in the file whose digest is checked
 UNREADABLE = (*DAMAGED, KeyError, TypeError)
+NEEDED = "validation/cross_entropy"  # what schedules and early stopping look at
 KEPT = 2  # the newest may be half-written when the power goes; the one before it is whole
 
 
@@ -49,14 +52,19 @@ class Checkpoints:
         stem = f"epoch-{len(state.rows):05d}"
         data = _pack(model, state)
         write_atomically(self.directory / f"{stem}.npz", data)
-        write_atomically(self.directory / f"{stem}.json", json.dumps({"digest": hashlib.sha256(data).hexdigest()}))
+        note = {FORMAT: newest("checkpoint"), "digest": hashlib.sha256(data).hexdigest()}
+        write_atomically(self.directory / f"{stem}.json", json.dumps(note))
         settle(self.directory)  # before an older one goes: the power may fail in between
         for path in sorted(self.directory.glob("epoch-*.json"))[:-KEPT]:
             path.unlink()
             path.with_suffix(".npz").unlink(missing_ok=True)
 
     def restore(self, model: Any) -> State:
-        """Sets the model and its optimizer to the newest whole checkpoint; an empty state where there is none."""
+        """Sets the model and its optimizer to the newest whole checkpoint; an empty state where there is none.
+
+        Raises:
+            FormatError: the newest was written by a newer version; it would be lost if the training began anew.
+        """
         for path in self._newest_first():
             try:
                 arrays = _read(path)
@@ -70,7 +78,7 @@ class Checkpoints:
     def rows(self) -> list[EpochRow]:
         """The finished epochs that a run here would go on after."""
         for path in self._newest_first():
-            with suppress(*UNREADABLE):
+            with suppress(*UNREADABLE, InputError):
                 return _rows(_read(path))
         return []
 
@@ -87,9 +95,11 @@ def _read(note: Path) -> dict[str, NDArray[Any]]:
 
     Raises:
         ValueError: they do not have the note's digest, or are no plain arrays; others of `UNREADABLE` too.
+        FormatError: they are of a newer format.
     """
+    said = bring_up("checkpoint", dict(json.loads(note.read_bytes())))
     data = note.with_suffix(".npz").read_bytes()
-    if json.loads(note.read_bytes())["digest"] != hashlib.sha256(data).hexdigest():
+    if said["digest"] != hashlib.sha256(data).hexdigest():
         raise ValueError("its digest is another one")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
         return dict(arrays)
@@ -98,7 +108,7 @@ def _read(note: Path) -> dict[str, NDArray[Any]]:
 def _pack(model: Any, state: State) -> bytes:
     arrays = {name: np.asarray(variable) for name, variable in _variables(model)}
     arrays |= {f"best/{i:05d}": weights for i, weights in enumerate(state.best or [])}
-    arrays[ROWS] = np.frombuffer(json.dumps([asdict(row) for row in state.rows]).encode(), np.uint8)
+    arrays[ROWS] = np.frombuffer(json.dumps([_fields(row) for row in state.rows]).encode(), np.uint8)
     return pack_arrays(arrays)
 
 
@@ -114,8 +124,17 @@ def _unpack(model: Any, arrays: dict[str, NDArray[Any]]) -> State:
     return State(rows, best or None)
 
 
+def _fields(row: EpochRow) -> dict[str, Any]:
+    """The known values, by field."""
+    return {FIELDS[name]: value for name, value in row.columns().items()}
+
+
 def _rows(arrays: dict[str, NDArray[Any]]) -> list[EpochRow]:
-    return [EpochRow(**row) for row in json.loads(arrays[ROWS].tobytes())]
+    told = json.loads(arrays[ROWS].tobytes())
+    rows = [make_row({column(name): value for name, value in row.items()}) for row in told]
+    if any(NEEDED in row.unknown for row in rows):
+        raise ValueError(f"it lacks {NEEDED}, which decides how the training goes on")
+    return rows
 
 
 def _variables(model: Any) -> Iterator[tuple[str, Any]]:

@@ -19,7 +19,7 @@ from experiments.config import RunConfig
 from experiments.errors import DivergedError, InputError, PausedError, StoppedError
 from experiments.ingredients.normalisation import as_keras
 from experiments.ingredients.splits import ImageData, Split
-from experiments.results.evaluation import cross_entropy
+from experiments.results.evaluation import SMALLEST_PROBABILITY, cross_entropy
 from experiments.results.files import EpochRow
 from experiments.training import batches
 from experiments.training.batches import Batches
@@ -28,7 +28,6 @@ from experiments.training.checkpoint import State
 PREDICT_BATCH = 500  # images; large enough for full speed, small enough for memory
 OnEpoch = Callable[[State], None]
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-SMALLEST_PROBABILITY = 1e-7  # as in Keras' losses
 
 
 class Rate(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
