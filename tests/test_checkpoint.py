@@ -15,6 +15,7 @@ import pytest
 from conftest import train
 from experiments.config import RunConfig
 from experiments.ingredients.datasets import ImageData
+from experiments.upgrades import FormatError
 
 Small = Callable[..., RunConfig]
 STOPPED = ("model=linear", "training.epochs=4")
@@ -136,9 +137,34 @@ def never_write_the_note(directory: Path) -> None:
     (directory / "epoch-00003.json").unlink()
 
 
+def spoil_the_number(directory: Path) -> None:
+    note = json.loads((directory / "epoch-00003.json").read_text())
+    (directory / "epoch-00003.json").write_text(json.dumps(note | {"format": "x"}))
+
+
+def lose_what_decides(directory: Path) -> None:
+    without(directory, "validation_cross_entropy")
+
+
+def without(directory: Path, name: str) -> None:
+    """Rewrites the newest checkpoint as one whose rows lack a value."""
+    path = directory / "epoch-00003.npz"
+    with np.load(path) as loaded:
+        arrays = dict(loaded)
+    rows = [{k: v for k, v in row.items() if k != name} for row in json.loads(arrays["rows"].tobytes())]
+    arrays["rows"] = np.frombuffer(json.dumps(rows).encode(), np.uint8)
+    np.savez(path, **arrays)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (directory / "epoch-00003.json").write_text(json.dumps({"digest": digest}))
+
+
 @pytest.mark.parametrize(
-    "damage", [truncate, flip_a_bit, lose_the_arrays, cut_the_note, empty_the_note, never_write_the_note]
-)
+    "damage",
+    [
+        truncate, flip_a_bit, lose_the_arrays, cut_the_note, empty_the_note, never_write_the_note, spoil_the_number,
+        lose_what_decides,
+    ],
+)  # fmt: skip
 def test_damaged_checkpoint_falls_back_to_the_one_before(
     damage: Callable[[Path], None], interrupted: tuple[RunConfig, Path], small_data: ImageData
 ) -> None:
@@ -152,6 +178,32 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(
     assert len(state.rows) == 2
     assert trainer.weights_digest() == state.rows[-1].weights_digest
     assert int(trainer.model.optimizer.iterations.numpy()) == 8
+
+
+def test_checkpoint_of_format_1_whose_rows_lack_what_came_later_is_used(
+    interrupted: tuple[RunConfig, Path], small_data: ImageData
+) -> None:
+    from experiments.training import loop
+    from experiments.training.checkpoint import Checkpoints
+
+    config, directory = interrupted
+    without(directory, "train_cross_entropy")
+    state = Checkpoints(directory).restore(loop.build(config, small_data).model)
+    assert [row.unknown for row in state.rows] == [("train/cross_entropy",)] * 3
+
+
+def test_checkpoint_of_a_newer_format_is_neither_used_nor_passed_over(
+    interrupted: tuple[RunConfig, Path], small_data: ImageData
+) -> None:
+    from experiments.training import loop
+    from experiments.training.checkpoint import Checkpoints
+
+    config, directory = interrupted
+    path = directory / "epoch-00003.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99}))
+    with pytest.raises(FormatError, match="format: 99 needs a newer version of experiments"):
+        Checkpoints(directory).restore(loop.build(config, small_data).model)
+    assert len(Checkpoints(directory).rows()) == 2
 
 
 def test_nothing_whole_begins_anew(interrupted: tuple[RunConfig, Path], small_data: ImageData) -> None:

@@ -9,6 +9,13 @@ from pydantic import ValidationError
 from experiments.config import compose
 from experiments.ingredients.regularization import Augmentation, EarlyStopping
 
+PARTS = {  # of each, what is changed in `none`
+    "dropout": "regularization.dropout=0.1",
+    "l2": "regularization.l2=0.1",
+    "label_smoothing": "regularization.label_smoothing=0.1",
+    "augmentation": "regularization.augmentation.shear_fraction=0.1",
+    "early_stopping": "regularization.early_stopping.patience_epochs=1",
+}
 NAMES = ("none", "dropout", "l2", "label_smoothing", "augmentation", "early_stopping", "full")
 
 
@@ -108,3 +115,15 @@ def test_every_option_switches_on_what_its_name_says(name: str) -> None:
     }
     expected = active.keys() if name == "full" else {name} & active.keys()
     assert {key for key, on in active.items() if on} == set(expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_label_of_a_preset_is_its_name(name: str) -> None:
+    assert compose(f"regularization={name}").regularization.label == name
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_label_follows_from_the_values(part: str) -> None:
+    assert compose("regularization=none", PARTS[part]).regularization.label == part
+    others = [change for other, change in PARTS.items() if other != part]
+    assert compose("regularization=none", PARTS[part], others[0]).regularization.label == "full"

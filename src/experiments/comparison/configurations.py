@@ -150,14 +150,23 @@ def _configuration(members: list[Record], settings: Settings, rows: list[_Row]) 
 def _read_all(records: Sequence[Record]) -> tuple[dict[str, _Row], list[str]]:
     """Rows by run key, and one line for each run whose predictions cannot be used."""
     test_sets: dict[str, ImageSet] = {}
+    by_data: dict[str, ImageSet] = {}  # an older run tells only which data set it was tested on
     rows: dict[str, _Row] = {}
     unreadable = []
     for record in records:
         try:
-            rows[record.run_key] = _read(read_predictions(record), record.dataset.digest, test_sets)
+            row = rows[record.run_key] = _read(read_predictions(record), record.dataset.digest, test_sets)
         except InputError as error:
             unreadable.append(f"{record.name} enters no test and no gallery: {error}")
-    return rows, unreadable
+        else:
+            if len(row.test_set.image_digests):
+                by_data[_key(row.test_set.labels, record.dataset.digest.encode())] = row.test_set
+    whole = {key: row._replace(test_set=by_data.get(row.test_set.key, row.test_set)) for key, row in rows.items()}
+    return whole, unreadable
+
+
+def _key(labels: NDArray[np.int64], images: bytes) -> str:
+    return hashlib.sha256(labels.tobytes() + images).hexdigest()
 
 
 def read_predictions(record: Record) -> Predictions:
@@ -201,8 +210,7 @@ def _accuracy(probabilities: NDArray[np.floating], labels: NDArray[np.integer]) 
 
 def _read(predictions: Predictions, dataset_digest: str, test_sets: dict[str, ImageSet]) -> _Row:
     labels, digests = predictions.test_labels, predictions.test_image_digests
-    known = digests.tobytes() or dataset_digest.encode()  # an older file: the same labels of the same data set
-    key = hashlib.sha256(labels.tobytes() + known).hexdigest()
+    key = _key(labels, digests.tobytes() or dataset_digest.encode())
     test_set = test_sets.setdefault(key, ImageSet(key, labels, digests))
     predicted = predictions.test_probabilities.argmax(axis=1).astype(np.int16)
     losses = image_cross_entropy(predictions.test_probabilities, labels).astype(np.float32)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import InputError
 from experiments.results import files, tracking
@@ -18,6 +19,7 @@ from experiments.sweeps.followups import Compared, catch_up, compare, compare_ru
 from experiments.sweeps.jobs import count
 from experiments.sweeps.status import JobState, count_states
 from experiments.sweeps.sweep import Sweep
+from experiments.upgrades import FORMAT, bring_up, newest
 
 log = logging.getLogger(__name__)
 SUMMARY = "summary.csv"
@@ -29,8 +31,8 @@ MISSING = (JobState.INTERRUPTED, JobState.PAUSED, JobState.WAITING)
 def open_parent(sweep: Sweep) -> str | None:
     """The sweep's own MLflow run, the one that it had before if that is still there; None where there is none."""
     earlier = None
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        earlier = json.loads((sweep.place.path / files.SWEEP_NOTE).read_bytes())["mlflow_run_id"]
+    with suppress(OSError, ValueError, TypeError, KeyError, InputError):
+        earlier = _read_note(sweep)["mlflow_run_id"]
     plan = sweep.plan
     parent = tracking.open_sweep(sweep.place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied)
     _note(sweep, parent or earlier, closed=False)
@@ -39,15 +41,19 @@ def open_parent(sweep: Sweep) -> str | None:
 
 def is_closed(sweep: Sweep) -> bool:
     """Whether nothing is left to do and to tell of this sweep, here and in MLflow."""
-    with suppress(OSError, ValueError, TypeError, KeyError):
-        note = json.loads((sweep.place.path / files.SWEEP_NOTE).read_bytes())
-        return not sweep.place.damage and bool(note["closed"])
+    with suppress(OSError, ValueError, TypeError, KeyError, InputError):
+        return not sweep.place.damage and bool(_read_note(sweep)["closed"])
     return False
+
+
+def _read_note(sweep: Sweep) -> dict[str, Any]:
+    return bring_up("sweep", dict(json.loads((sweep.place.path / files.SWEEP_NOTE).read_bytes())))
 
 
 def _note(sweep: Sweep, parent: str | None, *, closed: bool) -> None:
     with suppress(OSError):
-        files.write_json(sweep.place.path / files.SWEEP_NOTE, {"mlflow_run_id": parent, "closed": closed})
+        note = {FORMAT: newest("sweep"), "mlflow_run_id": parent, "closed": closed}
+        files.write_json(sweep.place.path / files.SWEEP_NOTE, note)
 
 
 def finish(sweep: Sweep, *, asked: int) -> int:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from experiments.archives import UNREADABLE as DAMAGED
 from experiments.errors import InputError
 from experiments.results.files import FIELDS, EpochRow, column, make_row, pack_arrays, settle, write_atomically
-from experiments.upgrades import FORMAT, bring_up, newest
+from experiments.upgrades import FORMAT, FormatError, bring_up, newest
 
 log = logging.getLogger(__name__)
 ROWS = "rows"  # the history, as JSON, in the file whose digest is checked
@@ -69,7 +69,9 @@ class Checkpoints:
             try:
                 arrays = _read(path)
                 state = _unpack(model, arrays)
-            except UNREADABLE as error:  # the one before it is whole
+            except FormatError:
+                raise
+            except (*UNREADABLE, InputError) as error:  # the one before it is whole
                 log.warning("%s: cannot be used (%s); going back to the one before", path, error)
             else:
                 return state
