@@ -476,3 +476,19 @@ def test_config_of_format_1_loses_its_sweep_and_one_of_a_newer_format_is_refused
 
 def test_available_cores_are_those_of_this_process() -> None:
     assert available_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("training.epochs=100000000", "training.epochs: must be less than or equal to 100000, received 100000000"),
+        ("training.threads=1000000000", "training.threads: must be less than or equal to 1024, received 1000000000"),
+        (
+            "regularization.augmentation.test_views=1000000000",
+            "regularization.augmentation.test_views: must be less than or equal to 1000, received 1000000000",
+        ),
+    ],
+)
+def test_numbers_that_would_fill_the_memory_are_refused(override: str, told: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(told)}$"):
+        compose(override)

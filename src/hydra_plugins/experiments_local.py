@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from itertools import product
+from math import ceil, prod
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -33,14 +34,35 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self._most_jobs = OmegaConf.select(config, "sweep.most_jobs")
         self._parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
     def sweep(self, arguments: list[str]) -> Any:
         """Hands every combination to the launcher; the command line wins over `hydra.sweeper.params` in a file."""
         params = [f"{key}={value}" for key, value in self._params.items()]
         overrides = self._parser.parse_overrides([*params, *arguments])
+        self._refuse_too_many(overrides)
         values = {override.get_key_element(): _values(override) for override in overrides}
         return self._launcher.launch([list(job) for job in product(*values.values())], initial_job_idx=0)
+
+    def _refuse_too_many(self, overrides: Sequence[Override]) -> None:
+        from experiments.errors import InputError
+
+        number = prod({override.get_key_element(): _count(override) for override in overrides}.values())
+        if isinstance(self._most_jobs, int) and number > self._most_jobs:
+            raise InputError(
+                f"the sweep would have {number:,} jobs, more than sweep.most_jobs={self._most_jobs}; ask for fewer, or "
+                f"say that you want so many: sweep.most_jobs={number}"
+            )
+
+
+def _count(override: Override) -> int:
+    """How many values an override gives, without making a list of them."""
+    value = override.value()
+    if isinstance(value, RangeSweep):
+        number: int = ceil((value.stop - value.start) / value.step)
+        return max(0, number)
+    return len(_values(override))
 
 
 def _values(override: Override) -> list[str]:

@@ -14,10 +14,10 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 class Training(Option):
     """Length, batch, number format, threads and the strength of the determinism of one run."""
 
-    epochs: Count
+    epochs: Annotated[int, Field(ge=1, le=100_000)]  # every step of the run has its place in a schedule's array
     batch_size: Count
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
-    threads: Count | None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None  # TensorFlow crashes when it asks for very many
     determinism: Literal["machine", "portable"]
 
     @model_validator(mode="after")
@@ -49,6 +49,7 @@ class LocalSweep(Option):
     name: Literal["local"]
     title: Name | None
     workers: Count | None
+    most_jobs: Count
     timeout_minutes: Positive | None
     fail_fast: bool
     reuse: Literal["auto", "loose", "never"]

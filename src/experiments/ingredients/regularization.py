@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from experiments.ingredients.option import AsBefore, Count, CountOrZero, FractionBelowOne, NonNegative, Option
+from experiments.ingredients.option import AsBefore, CountOrZero, FractionBelowOne, NonNegative, Option
 
 
 class Augmentation(Option):
@@ -29,7 +29,7 @@ class Augmentation(Option):
     # Saved configs before these three lack them. They stay in the run keys: the keys of all runs since hold them.
     shear_fraction: Annotated[FractionBelowOne, AsBefore(0.0, keyed=True)]
     stretch_fraction: Annotated[FractionBelowOne, AsBefore(0.0, keyed=True)]
-    test_views: Annotated[Count, AsBefore(1, keyed=True)]
+    test_views: Annotated[int, Field(ge=1, le=1000), AsBefore(1, keyed=True)]
 
     @property
     def active(self) -> bool:

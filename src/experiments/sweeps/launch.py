@@ -114,8 +114,8 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
         check_room(sweep.home)
         processes.start_server()
         with _waiting(sweep):
-            _prepare_store(sweep)  # while the server imports TensorFlow: before that it starts no worker
             preflight.check(plan, todo)
+            _prepare_store(sweep)  # not before: a mistake leaves nothing behind
     freeze(plan, place)
     tidy(sweep.statuses, place)
     failures.gather_leftovers(plan.jobs, place)

@@ -1,0 +1,40 @@
+"""Hydra's sweeper of this package: how many jobs a command asks for, known before any is made."""
+
+from __future__ import annotations
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from experiments.errors import InputError
+from hydra_plugins.experiments_local import LocalSweeper, _count
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("seed=0", 1),
+        ("seed=0,1,2", 3),
+        ("seed=range(5)", 5),
+        ("seed=range(2,10,3)", 3),
+        ("seed=range(10,0,-1)", 10),
+        ("optimizer.learning_rate=range(0.1,0.35,0.1)", 3),
+        ("seed=range(0,1000000000000)", 10**12),
+        ("model=choice(cnn,mlp)", 2),
+    ],
+)
+def test_values_are_counted_without_being_made(text: str, number: int) -> None:
+    (override,) = OverridesParser.create().parse_overrides([text])
+    assert _count(override) == number
+
+
+def test_more_jobs_than_allowed_are_refused_with_their_number() -> None:
+    sweeper = LocalSweeper()
+    sweeper._most_jobs = 1000
+    parse = OverridesParser.create().parse_overrides
+    sweeper._refuse_too_many(parse(["seed=range(500)", "optimizer=sgd,adam"]))
+    told = (
+        r"^the sweep would have 2,000,000 jobs, more than sweep.most_jobs=1000; ask for fewer, or say that you want so "
+        r"many: sweep.most_jobs=2000000$"
+    )
+    with pytest.raises(InputError, match=told):
+        sweeper._refuse_too_many(parse(["seed=range(1000000)", "optimizer=sgd,adam"]))
