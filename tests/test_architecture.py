@@ -27,10 +27,10 @@ LAYERS = (
     ("comparison",),
     ("recording", "runner"),
     ("sweeps", "reproduction"),
-    ("entrance", "run", "reproduce", "compare", "ui", "sync"),
+    ("entrance", "run", "reproduce", "compare", "figures", "ui", "sync"),
 )
 PEERS = ("sweeps", "reproduction")  # rooms on one floor that know nothing of each other
-ENTRANCES = {"run", "reproduce", "compare", "ui", "sync"}
+ENTRANCES = {"run", "reproduce", "compare", "figures", "ui", "sync"}
 PRINT = (  # the last two: `run -m`
     "entrance.py", "run.py", "reproduce.py", "compare.py", "ui.py", "sync.py",
     "sweeps/launch.py", "sweeps/finalize.py",

@@ -7,20 +7,24 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgba
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
 from experiments.results import plots
 from experiments.results.evaluation import Overfitting, evaluate
-from experiments.results.plots import canvas, curves
+from experiments.results.plots import canvas, curves, fonts
 
 FASHION = (
     "T-shirt/top",
@@ -46,8 +50,8 @@ STEMS = [
     "accuracy",
     "learning_rate",
     "confusion_matrix",
-    "misclassified",
     "class_accuracy",
+    "misclassified",
     "sample_predictions",
 ]
 
@@ -411,6 +415,13 @@ def test_long_class_names_are_cut() -> None:
     assert tiles(plots.misclassified(given, "t"))[0][0] == "a remarkab… → Ankle boot"
 
 
+def test_class_names_that_begin_alike_stay_apart() -> None:
+    names = ("photographs of cats", "photographs of dogs")
+    given = predictions(names, said={0: (1, 0.9)})
+
+    assert tiles(plots.misclassified(given, "t"))[0][0] == "photog…cats → photog…dogs"
+
+
 def indices(figure: Figure) -> list[int]:
     return [int(text.rpartition("#")[2]) for text in texts(figure) if text.startswith("true: ")]
 
@@ -481,14 +492,28 @@ def test_percent_reads_as_certain_only_what_is(fraction: float, text: str) -> No
 
 def drawn(epochs: int, given: plots.Predictions, title: str) -> Iterator[tuple[str, Figure]]:
     marks = overfitting(best_epoch=max(1, epochs - 1), epoch=epochs if epochs > 1 else None)
-    return plots.all_figures(history(epochs, penalty=0.1), marks, evaluated(given), given, title=title)
+    drawings = (
+        plots.figures_of_epochs(history(epochs, penalty=0.1), marks, title)
+        | plots.figures_of_classes(evaluated(given), given.class_names, title)
+        | plots.figures_of_images(given, title)
+    )
+    return ((stem, draw()) for stem, draw in drawings.items())
 
 
-def test_all_figures_come_one_by_one_in_order() -> None:
+def test_all_figures_come_one_by_one() -> None:
     figures = drawn(3, predictions(), "t")
 
     assert isinstance(next(figures)[1], Figure)
     assert [stem for stem, _ in figures] == STEMS[1:]
+
+
+def test_a_figure_is_drawn_when_it_is_asked_for() -> None:
+    broken = plots.Predictions(np.zeros((1, 8, 8, 1), np.uint8), fixed([7], np.int64), fixed([[1.0]]), ("a",))
+
+    drawings = plots.figures_of_images(broken, "t")
+
+    with pytest.raises(IndexError):
+        drawings["misclassified"]()
 
 
 def test_figures_can_be_drawn_in_another_thread() -> None:
@@ -528,6 +553,7 @@ def visible_texts(figure: Figure) -> list[Text]:
         (2, FASHION, (32, 32, 3)),
         (50, LETTERS, (28, 28, 1)),
         (12, CAPITALS, (28, 40, 1)),
+        (3, tuple(f"一二三四五六七八 {letter} 九十百千万亿" for letter in LETTERS[:6]), (28, 28, 1)),
     ],
 )
 def test_no_text_runs_into_another_or_off_the_figure(
@@ -545,6 +571,80 @@ def test_no_text_runs_into_another_or_off_the_figure(
         straight = [(text, box) for text, box in boxes.items() if text.get_rotation() % 90 == 0]
         for (one, a), (other, b) in itertools.combinations(straight, 2):
             assert not a.padded(-1.5).overlaps(b.padded(-1.5)), (stem, one, other)
+
+
+MONEY = ("$5", "$10", "a_b", r"\frac{1}{2}", "$x$")
+
+
+def test_names_are_no_mathematics(tmp_path) -> None:
+    given = predictions(MONEY, said={0: (1, 0.9), 2: (4, 0.8), 3: (0, 0.7)})
+
+    for stem, figure in drawn(3, given, "files /data/$1/$2 · cnn"):
+        assert not any(text.get_parse_math() for text in figure.findobj(Text) if text.get_text())
+        assert "files /data/$1/$2 · cnn" in texts(figure)
+        plots.save(figure, tmp_path / f"{stem}.png")
+    shown = texts(plots.class_accuracy(evaluated(given), MONEY, "t"))
+    assert set(MONEY) <= set(shown)
+
+
+ANIMALS = ("猫", "狗", "white 马", "line\nend")
+
+
+def test_names_that_no_font_has_give_way_to_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    monkeypatch.setattr(fonts, "choose_families", lambda characters: ())
+    given = predictions(ANIMALS, said={0: (1, 0.9)})
+
+    for stem, figure in drawn(3, given, "files /data/猫 · cnn"):  # a missing glyph would be a warning, so an error
+        plots.save(figure, tmp_path / f"{stem}.png")
+        assert "files /data/? · cnn" in texts(figure)
+    shown = texts(plots.class_accuracy(evaluated(given), ANIMALS, "t"))
+    assert {"class 0", "class 1", "class 2 (white)", "line end"} <= set(shown)
+
+
+@pytest.fixture
+def animal_font(tmp_path) -> Iterator[str]:
+    """A font with three square animals, found as any font of this machine."""
+    characters = "猫狗马"
+    pen = TTGlyphPen(None)
+    for point, draw in zip(((0, 0), (900, 0), (900, 900), (0, 900)), (pen.moveTo, *[pen.lineTo] * 3), strict=True):
+        draw(point)
+    pen.closePath()
+    glyphs = [".notdef", *(f"uni{ord(character):04X}" for character in characters)]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(glyphs)
+    builder.setupCharacterMap({ord(character): name for character, name in zip(characters, glyphs[1:], strict=True)})
+    builder.setupGlyf(dict.fromkeys(glyphs, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(glyphs, (1000, 0)))
+    builder.setupHorizontalHeader(ascent=900, descent=-100)
+    builder.setupNameTable({"familyName": "Animals Sans", "styleName": "Regular"})
+    builder.setupOS2()
+    builder.setupPost()
+    builder.save(tmp_path / "animals.ttf")
+    before = list(fontManager.ttflist)
+    fontManager.addfont(tmp_path / "animals.ttf")
+    fonts.choose_families.cache_clear()
+    yield "Animals Sans"
+    fontManager.ttflist[:] = before
+    fonts.choose_families.cache_clear()
+
+
+def test_names_are_drawn_in_a_font_that_has_them(animal_font: str, tmp_path) -> None:
+    given = predictions(ANIMALS[:3], said={0: (1, 0.9)})
+
+    for stem, figure in drawn(3, given, "files /data/猫 · cnn"):
+        plots.save(figure, tmp_path / f"{stem}.png")
+        assert "files /data/猫 · cnn" in texts(figure)
+        assert all(text.get_fontfamily() == ["DejaVu Sans", animal_font] for text in figure.findobj(Text))
+    assert set(ANIMALS[:3]) <= set(texts(plots.class_accuracy(evaluated(given), ANIMALS[:3], "t")))
+    assert plots.without_glyph("猫狗 cat 鸟") == {"鸟"}
+
+
+def test_a_font_that_draws_everything_as_nothing_is_not_taken(animal_font: str) -> None:
+    named = [replace(e, name="Adobe Blank") if e.name == animal_font else e for e in fontManager.ttflist]
+    fontManager.ttflist[:] = named
+    fonts.choose_families.cache_clear()
+
+    assert fonts.choose_families(frozenset("猫")) == ()
 
 
 def test_saved_bytes_depend_on_the_figure_alone(tmp_path) -> None:

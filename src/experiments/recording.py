@@ -136,8 +136,16 @@ def _warn_of_changes(record: Record) -> None:
 
 
 @contextmanager
-def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
-    """Whatever happens inside ends in a state of the record, a line for the user, and the end of the MLflow run."""
+def recording(
+    record: Record, config: RunConfig, *, when_finished: Callable[[], object] = lambda: None
+) -> Iterator[Mirror | None]:
+    """Whatever happens inside ends in a state of the record, a line for the user, and the end of the MLflow run.
+
+    Args:
+        record: of the run; its directory is there.
+        config: of the run.
+        when_finished: is called when the record says `finished`, and before the mirror takes the directory's files.
+    """
     started, earlier = time.perf_counter(), record.seconds
     with _logging_to(record.directory / files.LOG):
         images = f"{record.dataset.name} ({record.dataset.source})"
@@ -170,6 +178,9 @@ def recording(record: Record, config: RunConfig) -> Iterator[Mirror | None]:
         record.write(state=state, error=failure, finished_at=files.now(), seconds=seconds)
         if state == RunState.FINISHED:
             Checkpoints(record.directory / files.CHECKPOINT).remove()
+            with timed(record, "figures"):
+                when_finished()
+            record.write()
         if mirror:
             with timed(record, "mirror"):
                 mirror.close()

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -15,17 +15,11 @@ from experiments.config import RunConfig, available_cores
 from experiments.errors import InputError
 from experiments.ingredients.splits import ImageData
 from experiments.recording import Origin, open_record, recording, stoppable, timed
-from experiments.results import files
-from experiments.results.evaluation import (
-    Evaluation,
-    Overfitting,
-    evaluate,
-    find_overfitting,
-    image_digests,
-    predictions_digest,
-)
+from experiments.results import drawing, files
+from experiments.results.evaluation import evaluate, find_overfitting, image_digests, predictions_digest
 from experiments.results.files import EpochRow
 from experiments.results.records import Predictions, Record
+from experiments.results.test_images import of_data
 from experiments.results.tracking import Mirror
 from experiments.training import runtime
 from experiments.training.checkpoint import Checkpoints, State
@@ -36,14 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ROOM_BYTES = 50_000_000  # of free disk that a run wants: the default network's directory has 3 MB
-
-
-class Results(NamedTuple):
-    """What the final model says of the images that it was not trained on."""
-
-    predictions: Predictions
-    evaluation: Evaluation
-    overfitting: Overfitting
 
 
 def run_experiment(
@@ -80,15 +66,14 @@ def run_experiment(
         trainer = loop.build(config, data)
         record = open_record(config, data, trainer.model.count_params(), directory, origin or Origin())
         native.move_to(record.directory / files.LOG)
-        with recording(record, config) as mirror:
+        with recording(record, config, when_finished=lambda: drawing.draw(record, of_data(data))) as mirror:
             with timed(record, "train"):
                 rows = _train(trainer, data, record, mirror, on_epoch, until_epoch)
-            results = _evaluate(trainer, data, rows, record)
+            _evaluate(trainer, data, rows, record)
             trainer.save_model(record.directory / files.MODEL)
             files.settle(record.directory / files.MODEL)
             if mirror:
                 mirror.log_model()
-            _draw(config, data, record, results)
     return record
 
 
@@ -160,7 +145,7 @@ def _write_progress(record: Record, rows: list[EpochRow]) -> None:
     record.write(epochs_run=len(rows), weights_digest=rows[-1].weights_digest if rows else None)
 
 
-def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: Record) -> Results:
+def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: Record) -> None:
     """The numbers of the final model, in the record and in `predictions.npz`. Only here the test set is read."""
     with timed(record, "evaluate"):
         splits = {"test": data.test, "validation": data.validation}
@@ -193,19 +178,3 @@ def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: R
         weights_digest=trainer.weights_digest(),
         predictions_digest=predictions_digest(predictions.test_probabilities),
     )
-    return Results(predictions, test, overfitting)
-
-
-def _draw(config: RunConfig, data: ImageData, record: Record, results: Results) -> None:
-    from experiments.results import plots
-
-    probabilities = results.predictions.test_probabilities
-    shown = plots.Predictions(data.test.images, data.test.labels, probabilities, data.class_names, data.doubtful)
-    title = f"{data.name} · {config.model.name} · {config.optimizer.name}"
-    folder = record.directory / files.FIGURES
-    folder.mkdir(exist_ok=True)
-    with timed(record, "figures"):
-        for stem, figure in plots.all_figures(
-            record.history, results.overfitting, results.evaluation, shown, title=title
-        ):
-            plots.save(figure, folder / f"{stem}.png")

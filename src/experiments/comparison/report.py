@@ -14,13 +14,14 @@ from experiments.comparison.axes import round_ticks, shade
 from experiments.comparison.comparison import MATRIX, Comparison, compare
 from experiments.comparison.configurations import Configuration
 from experiments.comparison.duels import Duel
-from experiments.comparison.images import TestImages, load_images, png_uri
+from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.mistakes import Mistake
 from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.settings import show
 from experiments.comparison.table import runs_csv, table
 from experiments.results.files import write_atomically
 from experiments.results.records import Record
+from experiments.results.test_images import TestImages
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "runs.csv"
 TILES = 24  # pictures in each part of the disagreement, twice as many in the gallery of what most runs miss

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -10,44 +11,55 @@ from experiments.results.evaluation import Evaluation, Overfitting
 from experiments.results.plots.canvas import save
 from experiments.results.plots.classes import class_accuracy, confusion_matrix
 from experiments.results.plots.curves import History, accuracy, learning_rate, loss
+from experiments.results.plots.fonts import without_glyph
 from experiments.results.plots.galleries import Predictions, misclassified, sample_predictions
 
 __all__ = [
     "History",
     "Predictions",
     "accuracy",
-    "all_figures",
     "class_accuracy",
     "confusion_matrix",
+    "figures_of_classes",
+    "figures_of_epochs",
+    "figures_of_images",
     "learning_rate",
     "loss",
     "misclassified",
     "sample_predictions",
     "save",
+    "without_glyph",
 ]
 
+Drawings = dict[str, Callable[[], Figure]]  # by file stem; each figure is drawn when it is asked for
 
-def all_figures(
-    history: History,
-    overfitting: Overfitting,
-    evaluation: Evaluation,
-    predictions: Predictions,
-    *,
-    title: str,
-) -> Iterator[tuple[str, Figure]]:
-    """The figures of one run as (file stem, figure), each drawn when it is asked for.
+
+def figures_of_epochs(history: History, overfitting: Overfitting, title: str) -> Drawings:
+    """Those over the epochs of a run.
 
     Args:
         history: the columns of history.csv, each (epochs,).
         overfitting: of the same epochs.
-        evaluation: of the test set.
-        predictions: the test set, its images, and the probabilities that `evaluation` is of.
         title: what was run, "mnist · cnn · adam".
     """
-    yield "loss", loss(history, overfitting, title)
-    yield "accuracy", accuracy(history, overfitting, title)
-    yield "learning_rate", learning_rate(history, title)
-    yield "confusion_matrix", confusion_matrix(evaluation, predictions.class_names, title)
-    yield "misclassified", misclassified(predictions, title)
-    yield "class_accuracy", class_accuracy(evaluation, predictions.class_names, title)
-    yield "sample_predictions", sample_predictions(predictions, title)
+    return {
+        "loss": partial(loss, history, overfitting, title),
+        "accuracy": partial(accuracy, history, overfitting, title),
+        "learning_rate": partial(learning_rate, history, title),
+    }
+
+
+def figures_of_classes(evaluation: Evaluation, class_names: Sequence[str], title: str) -> Drawings:
+    """Those over the classes of the test set, of k names."""
+    return {
+        "confusion_matrix": partial(confusion_matrix, evaluation, class_names, title),
+        "class_accuracy": partial(class_accuracy, evaluation, class_names, title),
+    }
+
+
+def figures_of_images(predictions: Predictions, title: str) -> Drawings:
+    """Those that show test images."""
+    return {
+        "misclassified": partial(misclassified, predictions, title),
+        "sample_predictions": partial(sample_predictions, predictions, title),
+    }

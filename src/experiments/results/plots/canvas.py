@@ -6,14 +6,18 @@ in a background thread. Axes are placed in inches: a layout engine would draw ea
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Final, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from experiments.results.files import write_atomically
+from experiments.results.names import short_names, wrap
+from experiments.results.plots.fonts import drawable, drawable_names
 
 # Distinct under the common colour blindnesses. Source: M. Okabe, K. Ito, Color Universal Design, 2008.
 TRAIN: Final = "#0072B2"
@@ -50,7 +54,7 @@ def canvas(width: float, height: float, headline: str, *lines: str) -> Figure:
         headline: what is shown.
         lines: what it is of, and what is to be seen in it.
     """
-    text = [part for line in lines for part in wrap(line, int((width - 2 * MARGIN) / LETTER_WIDTH))]
+    text = [part for line in lines for part in wrap(drawable(line), int((width - 2 * MARGIN) / LETTER_WIDTH))]
     total = height + 2 * MARGIN + HEADLINE_HEIGHT + LINE_HEIGHT * (len(text) - 1)
     figure = Figure(figsize=(width, total), dpi=DOTS_PER_INCH, facecolor="white")
     headline_bottom = total - MARGIN - 0.1  # its capitals are 0.13 inches high
@@ -80,9 +84,9 @@ def place(figure: Figure, box: Box) -> Axes:
     return axes
 
 
-def shorten(name: str, letters: int) -> str:
-    """The name, cut to that many letters with an ellipsis where it is longer."""
-    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+def class_labels(class_names: Sequence[str], letters: int) -> tuple[str, ...]:
+    """What stands for each class: its name, as far as a font can draw it, in at most that many letters."""
+    return short_names(drawable_names(class_names), letters)
 
 
 def percent(fraction: float) -> str:
@@ -95,4 +99,6 @@ def percent(fraction: float) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG whose bytes depend on the figure alone: it holds no date and no version."""
-    figure.savefig(path, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    write_atomically(path, content.getvalue())

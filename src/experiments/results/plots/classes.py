@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from experiments.results.evaluation import Evaluation
+from experiments.results.names import width
 from experiments.results.plots.canvas import (
     FAINT,
     INK,
@@ -23,9 +24,10 @@ from experiments.results.plots.canvas import (
     WRONG,
     Box,
     canvas,
+    class_labels,
     place,
-    shorten,
 )
+from experiments.results.plots.fonts import finish
 
 WIDTH: Final = 7.0  # inches, at least
 NAME_LETTERS: Final = 16  # longer class names are cut
@@ -47,7 +49,7 @@ def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], title: 
     """Images by true and predicted class; the colour scale is for the errors, the diagonal has one tint."""
     counts = evaluation.confusion
     errors = counts - np.diag(np.diagonal(counts))
-    names = [shorten(name, NAME_LETTERS) for name in class_names]
+    names = class_labels(class_names, NAME_LETTERS)
     cell = min(max(CELL, min(LARGE_CELL, MATRIX / len(names))), MATRIX_LIMIT / len(names))
     side, room = cell * len(names), _room(names)
     left, bottom = 0.6 + room, 0.5 + (room if _short(names) else 0.72 * room)  # slanted by 45°
@@ -67,12 +69,12 @@ def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], title: 
         _number(axes, counts, norm)
     if errors.any():
         _add_scale(figure, Box(left + side + 0.2, bottom, left + side + 0.35, bottom + min(side, 3.0)), norm)
-    return figure
+    return finish(figure)
 
 
 def class_accuracy(evaluation: Evaluation, class_names: Sequence[str], title: str) -> Figure:
     """Accuracy of each class with its 95% Wilson interval, in the order of the classes."""
-    names = [shorten(name, NAME_LETTERS) for name in class_names]
+    names = class_labels(class_names, NAME_LETTERS)
     total, band = evaluation.accuracy, evaluation.accuracy_interval
     lines = (
         f"All classes (line and band): {total:.2%}, 95% interval {band.low:.2%} to {band.high:.2%}.",
@@ -90,7 +92,7 @@ def class_accuracy(evaluation: Evaluation, class_names: Sequence[str], title: st
     axes.set_xlabel("accuracy (% of the class's test images)")
     axes.set_ylabel("true class")
     axes.grid(axis="x", color=FAINT)
-    return figure
+    return finish(figure)
 
 
 def _draw_intervals(axes: Axes, evaluation: Evaluation) -> None:
@@ -105,7 +107,7 @@ def _draw_intervals(axes: Axes, evaluation: Evaluation) -> None:
 
 def _room(names: Sequence[str]) -> float:
     """Inches that the longest name takes."""
-    return LETTER * max(len(name) for name in names)
+    return LETTER * max(width(name) for name in names)
 
 
 def _add_scale(figure: Figure, box: Box, norm: PowerNorm) -> None:
@@ -118,7 +120,7 @@ def _add_scale(figure: Figure, box: Box, norm: PowerNorm) -> None:
 
 def _short(names: Sequence[str]) -> bool:
     """Whether the names fit below a column without being slanted."""
-    return max(len(name) for name in names) <= 3
+    return max(width(name) for name in names) <= 3
 
 
 def _errors(errors: NDArray[np.int64], counts: NDArray[np.int64], names: Sequence[str]) -> Iterator[str]:

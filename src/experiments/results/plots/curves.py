@@ -24,6 +24,7 @@ from experiments.results.plots.canvas import (
     place,
     write,
 )
+from experiments.results.plots.fonts import finish
 
 History = Mapping[str, NDArray[np.float64]]  # the columns of history.csv by name, each (epochs,)
 
@@ -58,7 +59,7 @@ def loss(history: History, overfitting: Overfitting, title: str) -> Figure:
         axes.set_ylim(bottom=0)
     _mark(axes, history["validation/cross_entropy"], overfitting)
     axes.set_ylabel("cross-entropy (nats per image)" if plain else "loss, cross-entropy (nats per image)")
-    return figure
+    return finish(figure)
 
 
 def accuracy(history: History, overfitting: Overfitting, title: str) -> Figure:
@@ -68,7 +69,7 @@ def accuracy(history: History, overfitting: Overfitting, title: str) -> Figure:
         _draw(axes, 100 * history[f"{column}/accuracy"], split)
     _mark(axes, 100 * history["validation/accuracy"], overfitting)
     axes.set_ylabel("accuracy (% of images)")
-    return figure
+    return finish(figure)
 
 
 def learning_rate(history: History, title: str) -> Figure:
@@ -80,7 +81,7 @@ def learning_rate(history: History, title: str) -> Figure:
         axes.set_ylim(0, 1.1 * max(rates[np.isfinite(rates)], default=1.0) or 1.0)
     axes.yaxis.set_major_formatter(FuncFormatter(_short))
     axes.set_ylabel("learning rate (mean over the epoch)")
-    return figure
+    return finish(figure)
 
 
 def _axes(headline: str, *lines: str, note: Sequence[str] = (), legend_rows: int = 0) -> tuple[Figure, Axes]:

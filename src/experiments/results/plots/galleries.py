@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from experiments.results import evaluation
+from experiments.results.names import width as width_of
 from experiments.results.plots.canvas import (
     DOUBTFUL,
     INK,
@@ -23,10 +25,11 @@ from experiments.results.plots.canvas import (
     WRONG,
     Box,
     canvas,
+    class_labels,
     percent,
     place,
-    shorten,
 )
+from experiments.results.plots.fonts import finish
 
 COLUMNS: Final = 5
 ERRORS_SHOWN: Final = 25
@@ -69,6 +72,11 @@ class Predictions:
     class_names: tuple[str, ...]
     doubtful: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
+    @cached_property
+    def labels_shown(self) -> tuple[str, ...]:
+        """The names of the classes, short enough for a caption."""
+        return class_labels(self.class_names, LETTERS)
+
 
 def misclassified(predictions: Predictions, title: str) -> Figure:
     """The wrong test images, the most confident error first, framed where the label itself is in doubt."""
@@ -77,7 +85,7 @@ def misclassified(predictions: Predictions, title: str) -> Figure:
     framed = any(index in predictions.doubtful for index in shown)
     lines = _error_lines(predictions, [int(index) for index in wrong])
     captions = [_error_caption(predictions, index) for index in shown]
-    longest = max((len(line) for caption in captions for line in caption), default=0)
+    longest = max((width_of(line) for caption in captions for line in caption), default=0)
     pitch = Pitch(max(PICTURE + 0.25, LETTER * longest + 0.15), PICTURE + (0.73 if framed else 0.57))
     height = pitch.down * _rows(shown)
     width = max(6.5, 2 * MARGIN + COLUMNS * pitch.across)
@@ -89,7 +97,7 @@ def misclassified(predictions: Predictions, title: str) -> Figure:
         if index in predictions.doubtful:
             box = (left, top - PICTURE), PICTURE, PICTURE
             sheet.add_patch(Rectangle(*box, fill=False, edgecolor=DOUBTFUL, linewidth=4))
-    return figure
+    return finish(figure)
 
 
 def sample_predictions(predictions: Predictions, title: str) -> Figure:
@@ -108,7 +116,7 @@ def sample_predictions(predictions: Predictions, title: str) -> Figure:
         for index, (left, upper) in zip(half, _corners(len(half), top - heading, pitch), strict=True):
             _tile(sheet, predictions, int(index), left, upper)
         top -= heading + pitch.down * _rows(half)
-    return figure
+    return finish(figure)
 
 
 def _halves(predictions: Predictions) -> Iterator[tuple[str, NDArray[np.int64]]]:
@@ -133,13 +141,13 @@ def _error_lines(predictions: Predictions, wrong: Sequence[int]) -> Iterator[str
 
 
 def _error_caption(predictions: Predictions, index: int) -> list[str]:
-    names, probabilities = predictions.class_names, predictions.probabilities[index]
+    names, probabilities = predictions.labels_shown, predictions.probabilities[index]
     said = int(probabilities.argmax())
-    true, wrong = (shorten(names[label], LETTERS) for label in (int(predictions.labels[index]), said))
+    true, wrong = (names[label] for label in (int(predictions.labels[index]), said))
     caption = [f"{true} → {wrong}", f"{percent(probabilities[said])}   #{index}"]
     if index not in predictions.doubtful:
         return caption
-    answers = " or ".join(shorten(names[label], LETTERS) for label in predictions.doubtful[index])
+    answers = " or ".join(names[label] for label in predictions.doubtful[index])
     return [*caption, f"raters: {answers or 'no label'}"]
 
 
@@ -147,7 +155,7 @@ def _tile(sheet: Axes, predictions: Predictions, index: int, left: float, top: f
     """An image, its true class and index above it, a bar for each of its most probable classes beside it."""
     picture, row, begin, end = 0.84, 0.21, left + 0.92, left + 2.19  # inches
     true, probabilities = int(predictions.labels[index]), predictions.probabilities[index]
-    _caption(sheet, left, top - 0.12, [f"true: {shorten(predictions.class_names[true], LETTERS)}   #{index}"])
+    _caption(sheet, left, top - 0.12, [f"true: {predictions.labels_shown[true]}   #{index}"])
     _picture(sheet, predictions.images[index], left, top - 0.18, picture)
     ranked = _ranked(probabilities, true)
     rows = top - 0.18 - row * (np.arange(len(ranked)) + 0.5)
@@ -156,7 +164,7 @@ def _tile(sheet: Axes, predictions: Predictions, index: int, left: float, top: f
     sheet.hlines(rows, begin, end, colors=PAPER, linewidth=72 * 0.85 * row)
     sheet.hlines(rows, begin, reach, colors=colours, linewidth=72 * 0.85 * row, alpha=0.5)
     for label, y in zip(ranked, rows, strict=True):
-        name, share = shorten(predictions.class_names[label], LETTERS), percent(probabilities[label])
+        name, share = predictions.labels_shown[label], percent(probabilities[label])
         sheet.text(begin + 0.04, y - 0.04, name, fontsize=8, color=INK)
         sheet.text(end - 0.03, y - 0.04, share, fontsize=8, color=INK, ha="right")
 

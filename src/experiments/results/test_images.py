@@ -1,0 +1,71 @@
+"""The pixels behind test image numbers, for figures and galleries; nothing is downloaded, no TensorFlow is started."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from experiments.errors import InputError
+from experiments.ingredients import downloads
+from experiments.ingredients.datasets import Dataset, ImageData
+from experiments.results.evaluation import image_digests
+
+DOWNLOADED = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "auto": "mnist"}  # option → its file
+
+
+@dataclass(frozen=True, eq=False)
+class TestImages:
+    """Test images as the runs saw them.
+
+    Attributes:
+        pixels: (n, height, width, 1 or 3) uint8; None where they are not to be had.
+        class_names: of the labels; none where they are not known.
+        doubtful: image index → the labels that a majority of raters gave it, empty where none has one.
+        missing: why there are no pixels, one sentence; "" where there are.
+    """
+
+    __test__ = False
+
+    pixels: NDArray[np.uint8] | None
+    class_names: tuple[str, ...]
+    doubtful: Mapping[int, tuple[int, ...]]
+    missing: str
+
+
+def of_data(data: ImageData) -> TestImages:
+    """Those of a data set that is in memory."""
+    return TestImages(data.test.images, data.class_names, data.doubtful, "")
+
+
+def load_test_images(dataset: Any, digests: NDArray[np.uint64]) -> TestImages:
+    """The test images that a saved config leads to, where they are on this machine.
+
+    Args:
+        dataset: the part `dataset` of the config, plain values that somebody else may have written.
+        digests: (n,) of the images that the run was tested on, see `evaluation.image_digests`.
+    """
+    name = dataset.get("name") if isinstance(dataset, Mapping) else None
+    if name in DOWNLOADED and not _is_here(DOWNLOADED[name], dataset.get("path")):
+        return without(f"The file of {name} is not on this machine, so there are no pictures here.")
+    try:
+        data = TypeAdapter[Dataset](Dataset).validate_python(dataset).load()
+    except (InputError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        return without(f"The images cannot be loaded, so there are no pictures here ({reason}).")
+    if not np.array_equal(image_digests(data.test.images), digests):
+        return without("The data set on this machine has other test images than the runs, so none are shown.")
+    return of_data(data)
+
+
+def without(reason: str) -> TestImages:
+    """No images, and why."""
+    return TestImages(None, (), {}, reason)
+
+
+def _is_here(name: str, path: str | None) -> bool:
+    return path is not None or any(place.path.is_file() for place in downloads.usual_places(f"{name}.npz"))
