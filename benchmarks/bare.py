@@ -51,8 +51,13 @@ def main(folder: Path, epochs: int, optimizer: str = "adam") -> None:
     columns = save_history(folder, history, PEAK[optimizer], epochs)
     digits = tuple("0123456789")
     shown = plots.Predictions(test_images, test_labels, probabilities, digits, MNIST_DOUBTFUL)
-    for stem, figure in plots.all_figures(columns, overfitting, evaluation, shown, title="mnist"):
-        plots.save(figure, folder / f"{stem}.png")
+    drawings = (
+        plots.figures_of_epochs(columns, overfitting, "mnist")
+        | plots.figures_of_classes(evaluation, digits, "mnist")
+        | plots.figures_of_images(shown, "mnist")
+    )
+    for stem, figure in drawings.items():
+        plots.save(figure(), folder / f"{stem}.png")
     print(f"test accuracy {evaluation.accuracy:.2%}")
 
 

@@ -598,7 +598,7 @@ def test_names_that_no_font_has_give_way_to_numbers(monkeypatch: pytest.MonkeyPa
         plots.save(figure, tmp_path / f"{stem}.png")
         assert "files /data/? · cnn" in texts(figure)
     shown = texts(plots.class_accuracy(evaluated(given), ANIMALS, "t"))
-    assert {"class 0", "class 1", "class 2 (white)", "line end"} <= set(shown)
+    assert {"class 0", "class 1", "class 2 white", "line end"} <= set(shown)
 
 
 @pytest.fixture
@@ -634,7 +634,9 @@ def test_names_are_drawn_in_a_font_that_has_them(animal_font: str, tmp_path) -> 
     for stem, figure in drawn(3, given, "files /data/猫 · cnn"):
         plots.save(figure, tmp_path / f"{stem}.png")
         assert "files /data/猫 · cnn" in texts(figure)
-        assert all(text.get_fontfamily() == ["DejaVu Sans", animal_font] for text in figure.findobj(Text))
+        for text in figure.findobj(Text):
+            named = ["DejaVu Sans", animal_font] if set(text.get_text()) & set("猫狗马") else ["DejaVu Sans"]
+            assert text.get_fontfamily() == named
     assert set(ANIMALS[:3]) <= set(texts(plots.class_accuracy(evaluated(given), ANIMALS[:3], "t")))
     assert plots.without_glyph("猫狗 cat 鸟") == {"鸟"}
 

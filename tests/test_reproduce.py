@@ -33,9 +33,9 @@ SOURCES = Path(reproduction.__file__).parent
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are drawn after everything that is asked about here."""
-    from experiments.results import plots
+    from experiments.results import drawing
 
-    monkeypatch.setattr(plots, "all_figures", lambda *_, **__: ())
+    monkeypatch.setattr(drawing, "draw", lambda *_: None)
 
 
 def run_here(config: RunConfig, directory: Path | None = None, **options: Any) -> Record:

@@ -191,9 +191,9 @@ class Power:
 
 @pytest.fixture
 def power(monkeypatch: pytest.MonkeyPatch, tensorflow: Any) -> Power:
-    from experiments.results import plots
+    from experiments.results import drawing
 
-    monkeypatch.setattr(plots, "all_figures", lambda *_, **__: ())
+    monkeypatch.setattr(drawing, "draw", lambda *_: None)
     return Power(monkeypatch)
 
 
@@ -250,10 +250,10 @@ FOUR_EPOCHS = ("adam", "cosine", "dropout")
 
 @pytest.fixture(scope="module")
 def without_figures() -> Iterator[None]:
-    from experiments.results import plots
+    from experiments.results import drawing
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "all_figures", lambda *_, **__: ())
+        patch.setattr(drawing, "draw", lambda *_: None)
         yield
 
 

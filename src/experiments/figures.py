@@ -50,7 +50,8 @@ def redraw(names: Sequence[str]) -> int:
     ]
     if not finished:
         raise InputError(*unfinished)
-    say(*unfinished)
+    for line in unfinished:
+        say(line)
     failed, loaded = False, _Loaded()
     for record in finished:
         drawn = drawing.draw(record, loaded.images_of(record))

@@ -27,10 +27,11 @@ REGULAR: Final = (400, "normal", "regular", "book")
 def finish(figure: Figure) -> Figure:
     """The same figure, its texts taken literally and drawn in fonts that have their characters."""
     texts = figure.findobj(Text)
-    families = (BASE, *choose_families(frozenset("".join(text.get_text() for text in texts))))
+    lacking = _lacking(BASE_FILE, frozenset("".join(text.get_text() for text in texts)))
+    families = (BASE, *choose_families(lacking))
     for text in texts:
         text.set_parse_math(False)  # `$` and `_` are letters
-        text.set_fontfamily(families)
+        text.set_fontfamily(BASE if lacking.isdisjoint(text.get_text()) else families)
     return figure
 
 
@@ -42,7 +43,7 @@ def drawable(text: str, instead: str = "?") -> str:
 
 
 def drawable_names(names: Sequence[str]) -> list[str]:
-    """Names of classes; those that cannot be drawn give way to their number, `class 3`, with what is left of them."""
+    """Names of classes; those that cannot be drawn give way to their number, `class 3`, and what is left of them."""
     return [_name(name, number) for number, name in enumerate(names)]
 
 
@@ -50,7 +51,7 @@ def _name(name: str, number: int) -> str:
     if not without_glyph("".join(map(_plain, name))):
         return drawable(name)
     left = drawable(name, "").strip()
-    return f"class {number} ({left})" if any(map(str.isalnum, left)) else f"class {number}"
+    return f"class {number} {left}" if any(map(str.isalnum, left)) else f"class {number}"
 
 
 def without_glyph(text: str) -> frozenset[str]:
