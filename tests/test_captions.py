@@ -27,7 +27,8 @@ METRICS = {
     [
         ({"optimizer": "adam", "seed": 1}, "adam · seed 1"),
         ({"learning_rate": 0.001, "restore_best": True}, "learning_rate 0.001 · restore_best True"),
-        ({"layers": "x" * 90}, "x" * 40),
+        ({"layers": "x" * 90}, f"{'x' * 20}…{'x' * 19}"),
+        ({"path": f"/data/{'deep/' * 20}cats"}, "/data/deep/deep/deep…deep/deep/deep/cats"),
         ({}, "rates/0"),
     ],
 )

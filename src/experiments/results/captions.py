@@ -11,6 +11,7 @@ from typing import Any
 from experiments.config import RunConfig, as_text, flatten
 from experiments.results import files
 from experiments.results.files import EpochRow
+from experiments.results.names import shorten
 from experiments.results.records import Record
 from experiments.results.states import RunState
 
@@ -24,7 +25,7 @@ COLORS = (
 )  # fmt: skip
 LONGEST_PARAMETER = 6000  # characters, MLflow's limit
 LONGEST_NOTE = 7000  # characters; MLflow's limit of a tag is 8000
-LONGEST_VALUE = 40  # characters of a varied text in a run's name
+LONGEST_VALUE = 40  # letters of a varied text in a run's name
 MOST_VIEWS = 20  # MLflow's UI lets its user save none of their own where there are 40
 SHOWN = (
     "validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy", "generalisation_gap",
@@ -45,7 +46,8 @@ def run_name(record: Record) -> str:
     if not record.sweep or not record.varied:
         return record.name
     return " · ".join(
-        value[:LONGEST_VALUE] if isinstance(value, str) else f"{name} {value}" for name, value in record.varied.items()
+        shorten(value, LONGEST_VALUE) if isinstance(value, str) else f"{name} {value}"
+        for name, value in record.varied.items()
     )
 
 
