@@ -18,7 +18,7 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path.stat().st_size)
 
 # From the bottom up. A module imports from its own layer and from those below it.
 LAYERS = (
-    ("errors", "bounded", "archives"),
+    ("errors", "bounded", "archives", "cgroups"),
     ("conf", "ingredients", "upgrades"),
     ("mistakes",),
     ("config",),

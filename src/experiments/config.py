@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
+from experiments.cgroups import quota_cores
 from experiments.conf import CONF
 from experiments.errors import InputError, nearest
 from experiments.ingredients.datasets import Dataset
@@ -267,8 +268,9 @@ def compose(*overrides: str) -> RunConfig:
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of cores that this process may use: those that it may run on, or fewer by a quota of time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, quota_cores() or cores)
 
 
 def explain_composition(error: Exception) -> InputError:
