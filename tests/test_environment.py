@@ -184,6 +184,36 @@ def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.Monk
     assert environment._git("rev-parse", "HEAD") == NOT_AVAILABLE
 
 
+@pytest.mark.parametrize("ignored", [True, False])
+def test_package_in_the_repository_of_somebody_else_has_no_commit(
+    ignored: bool, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As installed into an environment inside a user's own repository."""
+    package = checkout / ".venv" / "lib" / "site-packages" / "experiments"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("x = 1\n")
+    (package.parents[1] / "src").mkdir()
+    (package.parents[1] / "src" / "new.py").write_text("not ours\n")
+    if ignored:
+        (checkout / ".gitignore").write_text(".venv\n")
+    monkeypatch.setattr(environment, "PACKAGE", package)
+    code = environment.gather(threads=1, dataset_digest="")["code"]
+    assert (code["commit"], code["dirty"]) == (NOT_AVAILABLE, False)
+    assert environment.code_diff() == ""
+
+
+def test_variables_of_git_lead_to_no_other_repository(
+    checkout: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a hook of another repository."""
+    other = tmp_path_factory.mktemp("other")
+    subprocess.run(["git", "init", "-q", str(other)], check=True)
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    head = (checkout / ".git" / "HEAD").read_text().split()[-1]
+    commit = (checkout / ".git" / head).read_text().strip()
+    assert environment.gather(threads=1, dataset_digest="")["code"]["commit"] == commit
+
+
 def test_cpu_is_told_by_model_and_instruction_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     first = "processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\nflags\t\t: fpu sse4_2 avx avx2 fma\n"
     text = f"{first}\nprocessor\t: 1\nflags\t: x\n"

@@ -43,6 +43,8 @@ WITHOUT_EFFECT = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # set by librarie
 # Sources that take part in making numbers; what draws, compares, plans or talks does not.
 TAKES_PART = ("config.py", "runner.py", "ingredients/", "training/", "results/evaluation.py")
 TAKES_NO_PART = ("training/interruption.py", "training/progress.py")  # though they stand there
+# Variables that git sets in hooks: they name the repository of the hook.
+OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 ISA_FLAGS = ("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
 
@@ -177,9 +179,19 @@ def _version(package: str) -> str:
 
 @cache
 def _git(*arguments: str) -> str:
+    """What git says in the checkout; not available where the package is no part of the repository around it.
+
+    An environment may lie inside a user's own repository, whose commit says nothing about this code.
+    """
+    is_ours = _run_git("ls-files", "--", str(PACKAGE)) not in ("", NOT_AVAILABLE)
+    return _run_git(*arguments) if is_ours else NOT_AVAILABLE
+
+
+def _run_git(*arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(PACKAGE.parents[1]), *arguments],
+            ["git", "-c", "core.fsmonitor=false", "-C", str(PACKAGE.parents[1]), *arguments],
+            env={name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY},
             capture_output=True, text=True, errors="replace", timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
