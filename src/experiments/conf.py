@@ -22,7 +22,7 @@ $APP_CONFIG_GROUPS
 Change any value (key=value); these are the defaults:
 
 $CONFIG
-See also: python -m experiments.{reproduce,compare,ui,sync} --help, and --hydra-help for Hydra's own flags.
+See also: python -m experiments.{reproduce,compare,figures,ui,sync} --help, and --hydra-help for Hydra's own flags.
 """
 
 OCTAL = re.compile(r"[+-]?0[0-7_]+")
