@@ -197,13 +197,22 @@ def test_galleries_are_left_out_where_the_images_are_others(run: Record, capsys:
 
 
 def test_classes_without_known_names_are_left_out(run: Record, capsys: pytest.CaptureFixture[str]) -> None:
-    change_config(run, name="files", path="/no/such/folder", class_names=None)
+    files_option = compose("dataset=files", "dataset.path=/no/such/folder").dataset
+    change_config(run, **files_option.model_dump(mode="json"))
 
     assert figures.redraw(["a-run"]) == 0
     _, classes, galleries = capsys.readouterr().out.splitlines()
     assert classes == "  confusion_matrix and class_accuracy are left out: the names of the classes are not known here"
     assert "/no/such/folder" in galleries
     assert drawn(run) == CURVES
+
+
+def test_galleries_are_left_out_where_the_config_is_damaged(run: Record, capsys: pytest.CaptureFixture[str]) -> None:
+    change_config(run, validation_fraction=7)
+
+    assert figures.redraw(["a-run"]) == 0
+    assert "(dataset.validation_fraction: Input should be less than 1)" in capsys.readouterr().out
+    assert drawn(run) == CURVES | OF_CLASSES
 
 
 def test_predictions_that_were_changed_are_not_drawn(run: Record, capsys: pytest.CaptureFixture[str]) -> None:

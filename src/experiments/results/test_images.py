@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from experiments.errors import InputError
 from experiments.ingredients import downloads
-from experiments.ingredients.datasets import Dataset, ImageData
+from experiments.ingredients.datasets import Dataset
+from experiments.ingredients.splits import ImageData
 from experiments.results.evaluation import image_digests
 
 DOWNLOADED = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "auto": "mnist"}  # option → its file
@@ -54,12 +55,18 @@ def load_test_images(dataset: Any, digests: NDArray[np.uint64]) -> TestImages:
         return without(f"The file of {name} is not on this machine, so there are no pictures here.")
     try:
         data = TypeAdapter[Dataset](Dataset).validate_python(dataset).load()
-    except (InputError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        return without(f"The images cannot be loaded, so there are no pictures here ({reason}).")
+    except ValidationError as error:
+        first = error.errors()[0]
+        return _unloadable(f"dataset.{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
+    except InputError as error:
+        return _unloadable(error.mistakes[0])
     if not np.array_equal(image_digests(data.test.images), digests):
         return without("The data set on this machine has other test images than the runs, so none are shown.")
     return of_data(data)
+
+
+def _unloadable(reason: str) -> TestImages:
+    return without(f"The images cannot be loaded, so there are no pictures here ({reason}).")
 
 
 def without(reason: str) -> TestImages:
