@@ -382,13 +382,28 @@ def test_second_interrupt_ends_the_run_at_once(ending: Ended) -> None:
 
 
 @after(interrupt_after_training)
-def test_interrupt_while_figures_are_drawn_is_recorded(ending: Ended) -> None:
-    assert ending.code == 130
+def test_interrupt_while_figures_are_drawn_ends_only_the_drawing(ending: Ended) -> None:
     record = only_record(ending.home)
-    assert record.state == "interrupted"
-    assert record.epochs_run == 2
-    assert mlflow_run(ending, record) == ("KILLED", 1)
+    assert (ending.code, record.state, record.epochs_run) == (0, "finished", 2)
+    assert mlflow_run(ending, record) == ("FINISHED", 1)
+    assert not (record.directory / "checkpoint").exists()
+    assert 0 < len(list((record.directory / "figures").iterdir())) < len(FIGURES)
+    assert "(KeyboardInterrupt); the run itself is whole" in ending.out
+
+
+def test_interrupt_after_the_last_epoch_is_recorded(
+    home: Path, tensorflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments import runner
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_evaluate", interrupt)
+    record = runner.run_experiment(compose(*SMALL, "model=linear", "training.epochs=2", "tracking=none"))
+    assert (record.state, record.epochs_run) == ("interrupted", 2)
     assert (record.directory / "checkpoint").is_dir()
+    assert not (record.directory / "figures").exists()
 
 
 @after(interrupt_after_training)
