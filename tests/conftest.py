@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import pytest
 
+import commands
+from commands import VARIABLES
 from experiments.config import RunConfig, available_cores, compose
 from experiments.errors import StoppedError
 from experiments.ingredients.datasets import ImageData
 from experiments.results.files import EpochRow
 from experiments.results.records import DatasetSummary, Process, Record, load
 
-VARIABLES = dict(os.environ)
+BEGUN = pytest.StashKey[Future[None]]()
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
 SMALL = (
     "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1",
 )  # fmt: skip
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-fork", action="store_true", help="start every command as a process that imports everything")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    commands.may_fork &= not config.getoption("no_fork")
 
 
 def pytest_sessionstart() -> None:
@@ -55,13 +65,38 @@ def tensorflow() -> Any:
 
 @pytest.fixture(scope="session", autouse=True)
 def endings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The whole commands that tests ask about, by name; they run on half of the cores while the other tests do."""
-    wanted = [scenario for item in request.session.items for scenario in getattr(item.module, "SCENARIOS", ())]
+    """The whole commands that tests ask about, by name; they run on half of the cores while the other tests do.
+
+    After them, the tests that are marked `beside` run there, the last one first: this thread comes from the other end.
+    """
+    items = request.session.items
+    wanted = [scenario for item in items for scenario in getattr(item.module, "SCENARIOS", ())]
     homes = {scenario: tmp_path_factory.mktemp(scenario.__name__) / "home" for scenario in dict.fromkeys(wanted)}
-    with ThreadPoolExecutor(max_workers=max(1, available_cores() // 2)) as pool:
-        for home in homes.values():
-            home.mkdir()
-        yield {scenario.__name__: pool.submit(scenario, home) for scenario, home in homes.items()}
+    pool = ThreadPoolExecutor(max_workers=max(1, available_cores() // 2))
+    for home in homes.values():
+        home.mkdir()
+    ends = {scenario.__name__: pool.submit(scenario, home) for scenario, home in homes.items()}
+    for item in reversed([item for item in items if item.get_closest_marker("beside")]):
+        item.stash[BEGUN] = pool.submit(call_test, item, tmp_path_factory.mktemp("beside") / "home")
+    yield ends
+    pool.shutdown(cancel_futures=True)
+
+
+def call_test(item: pytest.Function, home: Path) -> None:
+    """Calls a test that takes nothing but a folder and its parameters."""
+    home.mkdir()
+    given = {"home": home, "tmp_path": home, **(item.callspec.params if hasattr(item, "callspec") else {})}
+    item.obj(**{name: given[name] for name in inspect.signature(item.obj).parameters})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Waits for a test that has begun beside others."""
+    begun = pyfuncitem.stash.get(BEGUN, None)
+    if begun is None or begun.cancel():
+        return None
+    begun.result()
+    return True
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +177,7 @@ class Ended(NamedTuple):
 class Command:
     """A process whose standard output can be waited for, line by line."""
 
-    def __init__(self, process: subprocess.Popen[str], errors: IO[str], home: Path) -> None:
+    def __init__(self, process: commands.Process, errors: IO[str], home: Path) -> None:
         self.process, self._errors, self._home, self._read = process, errors, home, ""
 
     def wait_for(self, text: str) -> None:
@@ -163,18 +198,17 @@ class Command:
 
 
 @contextlib.contextmanager
-def started(home: Path, *arguments: str, **variables: str) -> Iterator[Command]:
+def started(home: Path, *arguments: str, fork: bool = True, **variables: str) -> Iterator[Command]:
     """`python -m experiments.run <arguments>` in `home`'s parent with `home` as its home; gone after the block."""
     with (
         tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            [sys.executable, "-m", "experiments.run", *arguments],
+        commands.start(
+            ["-m", "experiments.run", *arguments],
             env=environment(home, **variables),
             cwd=home.parent,
-            text=True,
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
+            fork=fork,
         ) as process,
     ):
         too_long = threading.Timer(150, process.kill)

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+import commands
 from conftest import environment
 from experiments.compare import show as show_command
 from experiments.comparison.answer import sentences
@@ -528,10 +529,7 @@ def test_runs_csv_has_every_run_and_full_precision(home: Path, sweep: Sweep):
 
 
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.compare", *arguments],
-        env=environment(home), cwd=home, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    return commands.run(["-m", "experiments.compare", *arguments], env=environment(home), cwd=home)
 
 
 def test_command_compares_the_newest_sweep_and_names_the_report(home: Path, sweep: Sweep):

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+import commands
 from conftest import SMALL, Ended, environment, started, write_record
 from experiments import reproduction
 from experiments.config import RunConfig, compose
@@ -375,10 +376,7 @@ def test_config_that_no_longer_fits_names_every_key(original: Path, home: Path) 
 
 
 def command(home: Path, *arguments: str, **variables: str) -> Ended:
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.reproduce", *arguments],
-        capture_output=True, text=True, env=environment(home, **variables), cwd=home, check=False,
-    )  # fmt: skip
+    done = commands.run(["-m", "experiments.reproduce", *arguments], env=environment(home, **variables), cwd=home)
     return Ended(done.returncode, done.stdout, done.stderr, home)
 
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import commands
 from conftest import SMALL, Ended, environment, started
 from experiments.config import compose, config_key, load_config, run_key
 from experiments.errors import InputError
@@ -58,7 +59,8 @@ def wait_until(true: Callable[[], Any]) -> None:
 
 
 def run_whole(home: Path) -> Ended:
-    with started(home, *RUN) as command:
+    """A process like a user's, which imports all by itself; the others, which do not, must come to the same bits."""
+    with started(home, *RUN, fork=False) as command:
         return command.finish()
 
 
@@ -103,8 +105,8 @@ def interrupt_twice(home: Path) -> Ended:
 def interrupt_after_training(home: Path) -> Ended:
     """On a terminal, where the bar is."""
     screen, its_end = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.run", *SMALL, "model=linear", "training.epochs=2"],
+    process = commands.start(
+        ["-m", "experiments.run", *SMALL, "model=linear", "training.epochs=2"],
         env=environment(home, TERM="xterm", COLUMNS="150"), stdin=its_end, stdout=its_end, stderr=its_end,
     )  # fmt: skip
     os.close(its_end)
@@ -123,7 +125,8 @@ def interrupt_after_training(home: Path) -> Ended:
 
 
 def interrupt_at_the_start(home: Path) -> Ended:
-    with started(home, *RUN) as command:
+    """While it imports."""
+    with started(home, *RUN, fork=False) as command:
         time.sleep(1.5)
         command.process.send_signal(signal.SIGINT)
         return command.finish()

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ import numpy as np
 import pytest
 import yaml
 
+import commands
 from conftest import SMALL, environment, train, write_record
 from experiments.config import compose, load_config, read_yaml
 from experiments.errors import InputError
@@ -48,10 +48,7 @@ def repeat(run: Path) -> int:
 
 
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "experiments.run", *arguments],
-        capture_output=True, text=True, env=environment(home), cwd=home, check=False,
-    )  # fmt: skip
+    return commands.run(["-m", "experiments.run", *arguments], env=environment(home), cwd=home)
 
 
 def one_line(caught: pytest.ExceptionInfo[InputError]) -> str:

@@ -26,6 +26,7 @@ import psutil
 import pytest
 import yaml
 
+import commands
 from conftest import SMALL, Ended, environment, started
 from experiments.config import available_cores, load_config
 from experiments.results import files, lookup, records
@@ -52,18 +53,16 @@ def sweep_of(ended: Ended) -> Path:
     return Path(ended.out.splitlines()[-1])
 
 
-def run_sweep(home: Path, *overrides: str, **variables: str) -> Ended:
-    with started(home, *BASE, *overrides, **variables) as command:
+def run_sweep(home: Path, *overrides: str, fork: bool = True) -> Ended:
+    with started(home, *BASE, *overrides, fork=fork) as command:
         return command.finish()
 
 
 def run_changed_sweep(home: Path, change: str, *overrides: str) -> Ended:
     """The same after a line of Python that changes the program."""
-    ended = subprocess.run(
-        [sys.executable, "-c", f"{change}\nfrom experiments.run import main; main()", *BASE, *overrides],
+    ended = commands.run(
+        ["-c", f"{change}\nfrom experiments.run import main; main()", *BASE, *overrides],
         env=environment(home),
-        capture_output=True,
-        text=True,
         timeout=150,
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr, home)
@@ -155,7 +154,7 @@ def sweep_again_and_again(home: Path) -> Seen:
     return Seen(
         home,
         [
-            run_sweep(home, *WHOLE),
+            run_sweep(home, *WHOLE, fork=False),  # as a user starts it
             run_sweep(home, *WHOLE),
             run_sweep(home, "optimizer=adam,sgd", "seed=1,0", "training.epochs=2"),
             run_sweep(home, *WHOLE, "sweep.dry_run=true", "seed=1,2"),
@@ -450,6 +449,7 @@ LONG = ("seed=0,1,2", f"training.epochs={EPOCHS}")
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_stopped_sweep_goes_on_where_it_was(home: Path) -> None:
     """Ctrl-C, then SIGTERM and Ctrl-C, then to the end."""
     ends = []
@@ -484,9 +484,10 @@ def test_stopped_sweep_goes_on_where_it_was(home: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 @pytest.mark.parametrize("moment_seconds", [0.5, 1.5, None], ids=["begins", "plans", "imports TensorFlow"])
 def test_sweep_that_is_stopped_before_it_trains_leaves_nothing(home: Path, moment_seconds: float | None) -> None:
-    with started(home, *BASE, *LONG) as command:
+    with started(home, *BASE, *LONG, fork=False) as command:
         if moment_seconds is None:
             wait_until(lambda: any("forkserver" in line for line in left_behind(home)))
         else:
@@ -546,6 +547,7 @@ class Terminal:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_terminal_shows_a_live_table_and_passes_ctrl_c_on(home: Path) -> None:
     terminal = Terminal(home, *LONG)
     terminal.read_until(lambda: re.search(r"^ +0 +0 +\d+/60 +\d+\.\d\d% .*running$", terminal.text, re.M))
@@ -565,6 +567,7 @@ def test_terminal_shows_a_live_table_and_passes_ctrl_c_on(home: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_terminal_that_is_closed_stops_the_sweep_in_order(home: Path) -> None:
     terminal = Terminal(home, *LONG)
     terminal.read_until(lambda: checkpoints(home, 0))
@@ -579,6 +582,7 @@ def test_terminal_that_is_closed_stops_the_sweep_in_order(home: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_sweep_outlives_the_reader_of_its_output(home: Path) -> None:
     with started(home, *BASE, "seed=0,1", "training.epochs=3") as command:
         command.wait_for("job 0 ")
@@ -590,6 +594,7 @@ def test_sweep_outlives_the_reader_of_its_output(home: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_job_that_takes_too_long_fails_and_tells_where_it_was(home: Path) -> None:
     endless = ("training.epochs=1000000", "sweep.timeout_minutes=0.05", "seed=range(9)")
     alike = run_sweep(home, *endless)
@@ -610,6 +615,7 @@ def test_job_that_takes_too_long_fails_and_tells_where_it_was(home: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_report_is_there_after_the_first_job(home: Path) -> None:
     with started(home, *BASE, "training.epochs=2,1000000", "tracking=none") as command:
         (report,) = wait_until(lambda: list(home.glob("multirun/*/runs.csv")))
@@ -626,6 +632,7 @@ def test_report_is_there_after_the_first_job(home: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None:
     """Two that have jobs in common, and one of them twice, all on a fresh store."""
     overrides = f"training.epochs={EPOCHS}"
@@ -650,6 +657,7 @@ def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_eight_workers_on_a_fresh_store_lose_nothing(home: Path) -> None:
     """As on a machine of eight cores: more processes than there are here."""
     change = "import experiments.sweeps.executors.cores as cores; cores.available_cores = lambda: 8"
@@ -663,6 +671,7 @@ def test_eight_workers_on_a_fresh_store_lose_nothing(home: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_locked_store_stops_no_sweep_and_loses_nothing(home: Path) -> None:
     with started(home, *BASE, "seed=0,1", "training.epochs=3") as command:
         store = sqlite3.connect(home / "mlflow.db", isolation_level=None)
@@ -707,6 +716,7 @@ def test_editing_code_and_conf_changes_nothing_in_a_sweep(home: Path, tmp_path_f
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_without_fork_workers_are_spawned(home: Path) -> None:
     change = "import experiments.sweeps.executors.processes as workers; workers.METHODS = ('spawn',)"
     overrides = ("training.epochs=2", "seed=0,1", "tracking=none")

@@ -58,6 +58,7 @@ def harass(command: Command, home: Path, chance: random.Random) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 @pytest.mark.parametrize("seed", [1])
 def test_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
