@@ -126,9 +126,18 @@ def become(request: Request, given: Sequence[int]) -> None:
     for descriptor, number in zip(moved, request.descriptors, strict=True):
         os.dup2(descriptor, number, inheritable=number <= 2)
         os.close(descriptor)
-    sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        server = getattr(sys, name)
+        stream = open(  # noqa: SIM115 - never closed
+            number,
+            "w" if number else "r",
+            buffering=1 if number == 2 else -1,
+            encoding=server.encoding,
+            errors=server.errors,
+            closefd=False,
+        )
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
     os.chdir(request.folder)
     os.environ.clear()
     os.environ.update(request.variables)

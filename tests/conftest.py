@@ -211,7 +211,7 @@ def started(home: Path, *arguments: str, fork: bool = True, **variables: str) ->
             fork=fork,
         ) as process,
     ):
-        too_long = threading.Timer(150, process.kill)
+        too_long = threading.Timer(300, process.kill)
         too_long.start()
         try:
             yield Command(process, errors, home)
