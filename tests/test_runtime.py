@@ -1,0 +1,69 @@
+"""What is set before TensorFlow starts, and where its own lines go; `portable` has tests of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import platform
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.config import compose
+from experiments.training import runtime
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+
+
+def test_collection_rests_during_an_import_and_goes_on_after_it() -> None:
+    with contextlib.suppress(ZeroDivisionError), runtime.without_collection():
+        assert not gc.isenabled()
+        print(1 / 0)
+    assert gc.isenabled()
+
+
+def test_collection_that_was_off_stays_off() -> None:
+    gc.disable()
+    try:
+        with runtime.without_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(not X86, reason="oneDNN is TensorFlow's own choice elsewhere")
+@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
+def test_onednn_is_on_where_nothing_else_was_asked_for(
+    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
+    assert runtime.variables_of_import()["TF_ENABLE_ONEDNN_OPTS"] == expected
+    assert runtime.variables(compose("training.threads=1").training) == runtime.variables_of_import()
+
+
+def test_native_output_goes_to_the_log_and_pythons_to_the_screen(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("first\n")
+    with runtime.quiet() as output:
+        os.write(2, b"while importing\n")
+        output.move_to(log)
+        os.write(2, b"while training\n")
+        print("told", file=sys.stderr)
+    os.write(2, b"after\n")
+    assert log.read_text() == "first\nwhile importing\nwhile training\n"
+    assert capfd.readouterr().err == "told\nafter\n"
+
+
+def test_native_output_without_a_log_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:
+    before = sys.stderr
+    with runtime.quiet():
+        os.write(2, b"nobody reads this\n")
+    assert sys.stderr is before
+    assert capfd.readouterr().err == ""
