@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments.config import RunConfig, available_cores
 from experiments.errors import InputError
-from experiments.ingredients.splits import ImageData
+from experiments.ingredients.splits import ImageData, Split
 from experiments.recording import Origin, open_record, recording, stoppable, timed
 from experiments.results import drawing, files
 from experiments.results.evaluation import evaluate, find_overfitting, image_digests, predictions_digest
@@ -134,6 +134,7 @@ def _train(
             trainer,
             data.validation,
             state,
+            measured=loop.measured_images(data.train) if trainer.config.training.measure_training else None,
             on_epoch=on_epoch,
             stop_requested=stop_requested,
             until_epoch=until_epoch,
@@ -160,12 +161,13 @@ def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: R
         files.write_arrays(record.directory / files.PREDICTIONS, predictions.to_arrays())
         test = evaluate(predictions.test_probabilities, data.test.labels, doubtful=data.doubtful)
         validation = evaluate(predictions.validation_probabilities, data.validation.labels)
-        seen = slice(len(data.validation.labels))  # as many training images as validation has: enough, and quick
-        train = evaluate(trainer.predict(data.train.images[seen]), data.train.labels[seen])
+        seen = _training_images(trainer, data)
+        train = evaluate(trainer.predict(seen.images), seen.labels)
         one_view = {name: evaluate(alone[name], split.labels).accuracy for name, split in splits.items()}
         overfitting = find_overfitting(
-            [row.train_cross_entropy for row in rows],
+            _training_curve(rows),
             [row.validation_cross_entropy for row in rows],
+            images=len(data.validation.labels),
             train_accuracy=train.accuracy,
             validation_accuracy=one_view["validation"],  # like the epochs', which see an image as it is
         )
@@ -178,3 +180,20 @@ def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: R
         weights_digest=trainer.weights_digest(),
         predictions_digest=predictions_digest(predictions.test_probabilities),
     )
+
+
+def _training_images(trainer: Trainer, data: ImageData) -> Split:
+    """The training images that the finished model is judged by; without measuring as many as validation has."""
+    from experiments.training import loop
+
+    if trainer.config.training.measure_training:
+        return loop.measured_images(data.train)
+    seen = slice(len(data.validation.labels))
+    return Split(data.train.images[seen], data.train.labels[seen])
+
+
+def _training_curve(rows: list[EpochRow]) -> list[float]:
+    """Cross-entropy of training by epoch: as validation is measured, or else its running mean over each epoch."""
+    if any(name in row.unknown for row in rows for name in files.MEASURED):
+        return [row.train_cross_entropy for row in rows]
+    return [row.train_measured_cross_entropy for row in rows]

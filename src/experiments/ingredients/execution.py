@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from experiments.ingredients.option import Count, Option, Positive
+from experiments.ingredients.option import AsBefore, Count, Option, Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -19,6 +19,7 @@ class Training(Option):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     threads: Annotated[int, Field(ge=1, le=1024)] | None  # TensorFlow crashes when it asks for very many
     determinism: Literal["machine", "portable"]
+    measure_training: Annotated[bool, AsBefore(False)]
 
     @model_validator(mode="after")
     def _portable_means_one_thread_and_float32(self) -> Self:

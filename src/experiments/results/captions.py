@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.config import RunConfig, as_text, flatten
 from experiments.results import files
-from experiments.results.files import EpochRow
+from experiments.results.files import MEASURED, EpochRow
 from experiments.results.names import shorten
 from experiments.results.records import Record
 from experiments.results.states import RunState
@@ -30,7 +30,9 @@ MOST_VIEWS = 20  # MLflow's UI lets its user save none of their own where there 
 SHOWN = (
     "validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy", "generalisation_gap",
 )  # fmt: skip
-CURVES = ("validation/accuracy", "validation/cross_entropy", "train/accuracy", "train/cross_entropy")
+CURVES = (
+    "validation/accuracy", "validation/cross_entropy", *MEASURED, "train/accuracy", "train/cross_entropy",
+)  # fmt: skip
 HIDDEN = (  # from the charts: bars that look all alike
     "validation/accuracy_low", "validation/accuracy_high", "validation/calibration_error",
     "test/accuracy_low", "test/accuracy_high", "test/accuracy_corrected",

@@ -162,6 +162,7 @@ def find_overfitting(
     train_cross_entropy: Sequence[float],
     validation_cross_entropy: Sequence[float],
     *,
+    images: int,
     train_accuracy: float,
     validation_accuracy: float,
 ) -> Overfitting:
@@ -171,7 +172,15 @@ def find_overfitting(
     minimum, while the training one ends lower than it was at that minimum. Against noise, the mean of those
     epochs (at most the last three) must be above the minimum by four times the median step in the wrong
     direction. The epoch that is named is the first from which validation stays 2 % above the minimum. Values
-    that are not finite count as infinitely bad.
+    that are not finite count as infinitely bad. Below 100 validation images nothing is judged: one image more or less
+    moves their cross-entropy by about as much as what is looked for.
+
+    Args:
+        train_cross_entropy: nats, by epoch.
+        validation_cross_entropy: nats, by epoch.
+        images: of validation.
+        train_accuracy: of the finished model.
+        validation_accuracy: of the finished model.
     """
     train = _finite_or_infinite(train_cross_entropy)
     validation = _finite_or_infinite(validation_cross_entropy)
@@ -180,9 +189,13 @@ def find_overfitting(
             "`train_cross_entropy` and `validation_cross_entropy` must have one value for each epoch, "
             f"received {len(train)} and {len(validation)} values"
         )
-    epoch = _overfits_from(train, validation)
+    epoch = _overfits_from(train, validation) if images >= FEWEST_IMAGES else None
+    verdict = _verdict(train, validation, epoch, train_accuracy, validation_accuracy)
+    if images < FEWEST_IMAGES and np.isfinite(validation[-1]):
+        accuracies = _accuracies(train_accuracy, validation_accuracy)
+        verdict = f"Overfitting cannot be judged by {images} validation images; {accuracies}."
     return Overfitting(
-        verdict=_verdict(train, validation, epoch, train_accuracy, validation_accuracy),
+        verdict=verdict,
         epoch=epoch,
         best_epoch=int(np.argmin(validation)) + 1,
         generalisation_gap=float(train_accuracy - validation_accuracy),
@@ -254,6 +267,7 @@ def _finite_or_infinite(values: Sequence[float]) -> NDArray[np.float64]:
     return np.where(np.isfinite(array), array, np.inf)
 
 
+FEWEST_IMAGES = 100  # of validation; fewer say nothing about a rise of some percent
 RISE = 1.02  # a validation cross-entropy 2 % above its minimum is worse, not wobbling
 WOBBLES = 4  # on flat curves with 1-6 % noise, 4-40 epochs, at most one in ten is then called overfitted
 
@@ -275,6 +289,10 @@ def _wobble(curve: NDArray[np.float64], best: int) -> float:
     return float(np.median(wrong[wrong > 0])) if np.any(wrong > 0) else 0.0
 
 
+def _accuracies(train: float, validation: float) -> str:
+    return f"accuracy {100 * train:.2f}% in training, {100 * validation:.2f}% in validation"
+
+
 def _verdict(
     train: NDArray[np.float64],
     validation: NDArray[np.float64],
@@ -284,7 +302,7 @@ def _verdict(
 ) -> str:
     best, last = int(np.argmin(validation)), len(validation) - 1
     lowest, end, fitted = validation[best], validation[last], train[last]
-    accuracies = f"accuracy {100 * train_accuracy:.2f}% in training, {100 * validation_accuracy:.2f}% in validation"
+    accuracies = _accuracies(train_accuracy, validation_accuracy)
     if not (np.isfinite(end) and np.isfinite(fitted)):
         broken = int(np.argmax(~(np.isfinite(validation) & np.isfinite(train)))) + 1
         return f"Diverged: the cross-entropy is not a finite number from epoch {broken}."

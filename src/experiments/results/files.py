@@ -86,9 +86,10 @@ class EpochRow:
     """One finished epoch, one row of `history.csv`.
 
     Training values are running means over the epoch, dropout and augmentation on; validation values are the model's
-    at the epoch's end. `*_loss` contains penalties and label smoothing, `*_cross_entropy` (nats) does not.
-    `learning_rate` is the mean over the epoch's steps. `unknown` are the columns that an older file lacks; their
-    values are then NaN, or "" for a digest.
+    at the epoch's end, and `train_measured_*` are the same of training images (`training.measure_training`).
+    `*_loss` contains penalties and label smoothing, `*_cross_entropy` (nats) does not. `learning_rate` is the mean
+    over the epoch's steps. `unknown` are the columns that were not measured or that an older file lacks; their values
+    are then NaN, or "" for a digest.
     """
 
     epoch: int
@@ -101,6 +102,8 @@ class EpochRow:
     learning_rate: float
     seconds: float
     weights_digest: str
+    train_measured_cross_entropy: float = math.nan
+    train_measured_accuracy: float = math.nan
     unknown: tuple[str, ...] = ()
 
     @property
@@ -119,6 +122,7 @@ def column(name: str) -> str:
     return f"{split}/{metric}" if split in ("train", "validation") else name
 
 
+MEASURED = ("train/measured_cross_entropy", "train/measured_accuracy")
 FIELDS = {column(field.name): field.name for field in fields(EpochRow) if field.name != "unknown"}
 COLUMNS = {name: get_type_hints(EpochRow)[field] for name, field in FIELDS.items()}
 UNKNOWN: Mapping[type, Any] = {float: math.nan, str: ""}

@@ -20,11 +20,12 @@ from experiments.errors import DivergedError, InputError, PausedError, StoppedEr
 from experiments.ingredients.normalisation import as_keras
 from experiments.ingredients.splits import ImageData, Split
 from experiments.results.evaluation import SMALLEST_PROBABILITY, cross_entropy
-from experiments.results.files import EpochRow
+from experiments.results.files import MEASURED, EpochRow
 from experiments.training import batches
 from experiments.training.batches import Batches
 from experiments.training.checkpoint import State
 
+MOST_MEASURED = 10_000  # training images: their accuracy is then known to half a percent at worst
 PREDICT_BATCH = 500  # images; large enough for full speed, small enough for memory
 OnEpoch = Callable[[State], None]
 Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -125,6 +126,7 @@ def train(
     validation: Split,
     state: State,
     *,
+    measured: Split | None = None,
     on_epoch: OnEpoch,
     stop_requested: Callable[[], bool],
     until_epoch: int | None = None,
@@ -137,6 +139,7 @@ def train(
         trainer: the model with its optimizer and batches.
         validation: the images that every epoch ends with.
         state: where the training stands.
+        measured: training images that every epoch ends with too, as the validation images; None: none.
         on_epoch: is told the state after every epoch.
         stop_requested: whether to stop at the end of this epoch.
         until_epoch: the epoch to pause after; schedules are those of the whole run. None: to the end.
@@ -150,7 +153,7 @@ def train(
     while not _is_over(state.rows, config):
         if until_epoch is not None and len(state.rows) >= until_epoch:
             raise PausedError(f"paused after epoch {len(state.rows)} of {config.training.epochs}")
-        row = _run_epoch(trainer, validation, state.rows)
+        row = _run_epoch(trainer, validation, measured, state.rows)
         state = State([*state.rows, row], _best(trainer, state, row))
         on_epoch(state)
         if row.diverged:
@@ -161,6 +164,15 @@ def train(
     if state.best is not None:
         trainer.model.set_weights(state.best)
     return state.rows
+
+
+def measured_images(train: Split) -> Split:
+    """The training images that are measured as the validation images are: all of them, or 10,000 evenly spread.
+
+    They are views: nothing is copied.
+    """
+    step = max(1, len(train.labels) // MOST_MEASURED)
+    return Split(train.images[::step][:MOST_MEASURED], train.labels[::step][:MOST_MEASURED])
 
 
 def _is_over(rows: Sequence[EpochRow], config: RunConfig) -> bool:
@@ -180,7 +192,7 @@ def _best(trainer: Trainer, state: State, row: EpochRow) -> list[NDArray[Any]] |
     return weights
 
 
-def _run_epoch(trainer: Trainer, validation: Split, rows: Sequence[EpochRow]) -> EpochRow:
+def _run_epoch(trainer: Trainer, validation: Split, measured: Split | None, rows: Sequence[EpochRow]) -> EpochRow:
     epoch, model, config = len(rows) + 1, trainer.model, trainer.config
     started = time.perf_counter()
     trainer.rate.scale.assign(config.schedule.scale([row.validation_cross_entropy for row in rows]))
@@ -188,6 +200,7 @@ def _run_epoch(trainer: Trainer, validation: Split, rows: Sequence[EpochRow]) ->
     fitted = model.fit(trainer.batches.epoch(epoch), verbose=0, shuffle=False).history
     values = {name: float(numbers[-1]) for name, numbers in fitted.items()}
     loss, plain, accuracy = _validate(trainer, validation)
+    _, train_plain, train_accuracy = _validate(trainer, measured) if measured else (math.nan, math.nan, math.nan)
     return EpochRow(
         epoch=epoch,
         train_loss=values["loss"],
@@ -199,6 +212,9 @@ def _run_epoch(trainer: Trainer, validation: Split, rows: Sequence[EpochRow]) ->
         learning_rate=trainer.rate.mean(epoch, trainer.batches.steps),
         seconds=round(time.perf_counter() - started, 3),
         weights_digest=trainer.weights_digest(),
+        train_measured_cross_entropy=train_plain,
+        train_measured_accuracy=train_accuracy,
+        unknown=() if measured else MEASURED,
     )
 
 

@@ -36,9 +36,14 @@ LOG_DECADES: Final = 1.5  # values that span more get a logarithmic axis
 DOTS_UP_TO_EPOCHS: Final = 25  # more dots would touch each other
 COLOURS: Final = {"training": TRAIN, "validation": VALIDATION}
 COLUMNS: Final = {"training": "train", "validation": "validation"}
-NOTE: Final = (
-    "Training: mean over the epoch's batches while the weights change, with dropout and augmentation if any.",
-    "Validation: at the epoch's end. Best epoch: lowest validation cross-entropy.",
+RUNNING: Final = "running mean"
+MEASURED: Final = "train/measured_"
+BEST: Final = "Best epoch: lowest validation cross-entropy."
+RUNNING_NOTE: Final = "mean over the epoch's batches while the weights change, with dropout and augmentation if any."
+NOTE: Final = (f"Training: {RUNNING_NOTE}", f"Validation: at the epoch's end. {BEST}")
+MEASURED_NOTE: Final = (
+    f"Training and validation: both at the epoch's end, images as they are. {BEST}",
+    f"Running mean of training: {RUNNING_NOTE}",
 )
 LOSS_NOTE: Final = "Loss: cross-entropy with label smoothing, plus penalties on the weights."
 
@@ -49,10 +54,13 @@ def loss(history: History, overfitting: Overfitting, title: str) -> Figure:
         np.allclose(history[f"{split}/loss"], history[f"{split}/cross_entropy"], rtol=1e-3, equal_nan=True)
         for split in COLUMNS.values()
     )
-    note = NOTE if plain else (*NOTE, LOSS_NOTE)
+    comparable = _is_measured(history)
+    note = [*(MEASURED_NOTE if comparable else NOTE), *(() if plain else (LOSS_NOTE,))]
     figure, axes = _axes("Loss", title, overfitting.verdict, note=note, legend_rows=1 if plain else 2)
     for split, column in COLUMNS.items():
-        _draw(axes, history[f"{column}/cross_entropy"], split, "" if plain else "cross-entropy")
+        _draw(axes, _values(history, column, "cross_entropy"), split, "" if plain else "cross-entropy")
+        if comparable and split == "training":
+            _draw(axes, history[f"{column}/cross_entropy"], split, RUNNING)
         if not plain:
             _draw(axes, history[f"{column}/loss"], split, LOSS)
     if not _scale(axes):
@@ -64,12 +72,27 @@ def loss(history: History, overfitting: Overfitting, title: str) -> Figure:
 
 def accuracy(history: History, overfitting: Overfitting, title: str) -> Figure:
     """Accuracy by epoch, in percent."""
-    figure, axes = _axes("Accuracy", title, overfitting.verdict, note=NOTE, legend_rows=1)
+    comparable = _is_measured(history)
+    note = MEASURED_NOTE if comparable else NOTE
+    figure, axes = _axes("Accuracy", title, overfitting.verdict, note=note, legend_rows=1)
     for split, column in COLUMNS.items():
-        _draw(axes, 100 * history[f"{column}/accuracy"], split)
+        _draw(axes, 100 * _values(history, column, "accuracy"), split)
+        if comparable and split == "training":
+            _draw(axes, 100 * history[f"{column}/accuracy"], split, RUNNING)
     _mark(axes, 100 * history["validation/accuracy"], overfitting)
     axes.set_ylabel("accuracy (% of images)")
     return finish(figure)
+
+
+def _is_measured(history: History) -> bool:
+    """Whether training images were measured at the end of every epoch, as validation images are."""
+    curves = [history.get(f"{MEASURED}{name}") for name in ("accuracy", "cross_entropy")]
+    return all(curve is not None and np.isfinite(curve).all() for curve in curves)
+
+
+def _values(history: History, column: str, name: str) -> NDArray[np.float64]:
+    """A curve at the epochs' ends, where there is one; else the running means of training."""
+    return history[f"{MEASURED}{name}" if column == "train" and _is_measured(history) else f"{column}/{name}"]
 
 
 def learning_rate(history: History, title: str) -> Figure:
@@ -97,12 +120,13 @@ def _axes(headline: str, *lines: str, note: Sequence[str] = (), legend_rows: int
 
 
 def _draw(axes: Axes, values: NDArray[np.float64], split: str = "", quantity: str = "") -> None:
-    dotted = len(values) <= DOTS_UP_TO_EPOCHS and quantity != LOSS
+    beside = quantity in (LOSS, RUNNING)
+    dotted = len(values) <= DOTS_UP_TO_EPOCHS and not beside
     axes.plot(
         np.arange(1, len(values) + 1),
         values,
-        linestyle="--" if quantity == LOSS else "-",
-        linewidth=1.2 if quantity == LOSS else 1.8,
+        linestyle={LOSS: "--", RUNNING: ":"}.get(quantity, "-"),
+        linewidth=1.2 if beside else 1.8,
         marker="o" if dotted else "",
         markersize=4,
         color=COLOURS.get(split, INK),
