@@ -23,7 +23,7 @@ from experiments.upgrades import FormatError
 
 KEYS = [
     "format", "name", "state", "run_key", "config_key", "seed", "sweep", "job", "varied", "started_at", "finished_at",
-    "seconds", "timings", "process", "epochs_run", "parameters", "metrics", "overfitting", "weights_digest",
+    "seconds", "timings", "process", "lease", "epochs_run", "parameters", "metrics", "overfitting", "weights_digest",
     "predictions_digest", "dataset", "code_digest", "sources_digest", "versions", "mlflow", "reproduces", "error",
 ]  # fmt: skip
 
@@ -172,8 +172,11 @@ def test_running_record_of_a_gone_process_is_interrupted(tmp_path: Path) -> None
     here = Process.current()
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     write_record(tmp_path / "ended", process=here.model_copy(update={"pid": int(gone.stdout)}))
-    write_record(tmp_path / "number reused", process=here.model_copy(update={"started": here.started - 60}))
-    for name in ("ended", "number reused"):
+    after_boot = here.started_after_boot
+    write_record(tmp_path / "number reused", process=here.model_copy(update={"started_after_boot": after_boot - 60}))
+    older = here.model_copy(update={"started": here.started - 60, "started_after_boot": None, "boot": ""})
+    write_record(tmp_path / "of an older format", process=older)
+    for name in ("ended", "number reused", "of an older format"):
         assert records.load(tmp_path / name).state == "interrupted"
         assert json.loads((tmp_path / name / "record.json").read_text())["state"] == "running"  # reading writes nothing
 

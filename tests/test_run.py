@@ -477,7 +477,9 @@ def inspected(home: Path, *arguments: str, **variables: str) -> tuple[Ended, lis
         (["training.epochs=1:30"], "training.epochs: must be a valid integer, received '1:30' (str)\n"),
         (["dataset=files", "dataset.path=/no/such.npz"], "dataset.path: no such file or folder"),
         (["resume=nothing"], "nothing: no such run or sweep; looked for"),
-        (["resume=nothing", "seed=1"], "resume=RUN: stands alone"),
+        (["resume=nothing", "seed=1"], "resume=RUN: stands alone, or with take_over=true;"),
+        (["resume=nothing", "take_over=yes"], "resume=RUN: stands alone, or with take_over=true;"),
+        (["resume=nothing", "take_over=true"], "nothing: no such run or sweep; looked for"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -485,6 +487,11 @@ def test_mistake_exits_with_2_and_leaves_nothing(arguments: list[str], answer: s
     err = refused(home, *arguments)
     assert err.startswith(answer)
     assert err.count("\n") == 1
+
+
+def test_wrong_time_of_a_lease_exits_with_2_and_leaves_nothing(home: Path) -> None:
+    err = refused(home, EXPERIMENTS_LEASE_SECONDS="soon")
+    assert err == "EXPERIMENTS_LEASE_SECONDS: must be a number of seconds from 1 to 3600, received 'soon'\n"
 
 
 def test_every_mistake_has_its_line(home: Path) -> None:

@@ -2,6 +2,7 @@
 
 ExperimentsError
 ├── InputError     bad input: one line per mistake, exit code 2, nothing was started
+│   └── BusyError  another process has what this one needs
 ├── DivergedError  the loss became NaN or infinite: the run ends in state `diverged`, exit code 1
 ├── StoppedError   the user or the system asked to stop: state `interrupted`, exit code 130
 └── PausedError    the epoch that the run was to reach is done: state `paused`
@@ -26,6 +27,10 @@ class InputError(ExperimentsError):
     def __init__(self, *mistakes: str) -> None:
         super().__init__("\n".join(mistakes))
         self.mistakes = mistakes
+
+
+class BusyError(InputError):
+    """Another process is at work on the same run or sweep."""
 
 
 class DivergedError(ExperimentsError):

@@ -16,9 +16,10 @@ from typing import Any
 from experiments.config import RunConfig, config_key, flatten, is_run, run_key
 from experiments.errors import DivergedError, InputError, PausedError, StoppedError
 from experiments.ingredients.splits import ImageData
-from experiments.results import environment, files, records, tracking
+from experiments.results import environment, files, lease, records, tracking
 from experiments.results.causes import Cause, find_causes
-from experiments.results.records import DatasetSummary, Failure, MLflowState, Process, Record
+from experiments.results.process import Process
+from experiments.results.records import DatasetSummary, Failure, MLflowState, Record
 from experiments.results.states import RunState
 from experiments.results.tracking import Mirror
 from experiments.training.checkpoint import Checkpoints
@@ -51,18 +52,48 @@ def gather_facts(config: RunConfig, dataset_digest: str, variables: Mapping[str,
     )
 
 
-def open_record(config: RunConfig, data: ImageData, parameters: int, directory: Path | None, origin: Origin) -> Record:
-    """The record of a new run, or of the interrupted one that `directory` holds, with the files known at the start."""
+def open_record(
+    config: RunConfig,
+    data: ImageData,
+    parameters: int,
+    directory: Path | None,
+    origin: Origin,
+    *,
+    take_over: bool = False,
+) -> Record:
+    """The record of a new run, or of the interrupted one that `directory` holds, with the files known at the start.
+
+    This process then holds the lease on the directory; `recording` gives it up. Not so where another process has
+    finished the run: its record is returned as it is.
+
+    Args:
+        config: of the run, resolved.
+        data: what it trains on.
+        parameters: of its network.
+        directory: new or of an interrupted run; by default a new one in `outputs/`.
+        origin: where the run comes from.
+        take_over: also from a process that may still work on it.
+
+    Raises:
+        BusyError: another process works on it.
+        InputError: the directory cannot be used.
+    """
     facts = gather_facts(config, data.digest)
     texts = {files.CONFIG: config.to_yaml(), **{f"{files.HYDRA}/{k}": text for k, text in origin.hydra.items()}}
-    if directory and (directory / files.RECORD).exists():
-        return _reopen(directory, config, facts, texts)
     dataset = DatasetSummary(
         name=data.name, digest=data.digest, source=data.source, scale=data.scale, notes=list(data.notes)
     )
     record = new_record(config, dataset, parameters, origin)
-    texts |= {files.ENVIRONMENT: files.json_text(facts), files.CODE_DIFF: environment.code_diff()}
-    record.create(directory or files.home() / "outputs" / record.name, texts)
+    directory = directory or files.home() / "outputs" / record.name
+    earlier = records.load(directory) if (directory / files.RECORD).exists() else None
+    if earlier and not take_over:
+        records.refuse_running(earlier)
+    with lease.owned(directory, after=earlier.lease if earlier else 0, take_over=take_over) as mine:
+        if (directory / files.RECORD).exists():
+            return _reopen(directory, config, facts, texts, mine.number)
+        record.lease = mine.number
+        texts |= {files.ENVIRONMENT: files.json_text(facts), files.CODE_DIFF: environment.code_diff()}
+        record.create(directory, texts)
     return record
 
 
@@ -96,18 +127,21 @@ def new_record(config: RunConfig, dataset: DatasetSummary, parameters: int, orig
     )
 
 
-def _reopen(directory: Path, config: RunConfig, facts: Mapping[str, Any], texts: Mapping[str, str]) -> Record:
+def _reopen(
+    directory: Path, config: RunConfig, facts: Mapping[str, Any], texts: Mapping[str, str], lease_number: int
+) -> Record:
     record = records.load(directory)
     causes = find_causes(record.environment, facts)
     if not is_run(record.run_key, config, facts["dataset_digest"]):
         why = [cause.text for cause in causes if cause.kind in ("config", "data")]
         raise InputError(f"{directory}: holds another run; {'; '.join(why) or 'its run_key differs'}")
-    if record.state == RunState.RUNNING:
-        raise InputError(f"{directory}: is being run by process {record.process.pid} on {record.process.host}")
+    if record.state == RunState.FINISHED:  # by another process, since it was looked at
+        lease.release(directory)
+        return record
     for name, text in texts.items():
         files.write_atomically(directory / name, text)
     _note_other_circumstances(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
-    record.write(state=RunState.RUNNING, process=Process.current(), error=None, finished_at=None)
+    record.write(state=RunState.RUNNING, process=Process.current(), lease=lease_number, error=None, finished_at=None)
     return record
 
 
@@ -147,7 +181,7 @@ def recording(
         when_finished: is called when the record says `finished`, and before the mirror takes the directory's files.
     """
     started, earlier = time.perf_counter(), record.seconds
-    with _logging_to(record.directory / files.LOG):
+    with lease.released(record.directory), _logging_to(record.directory / files.LOG):
         images = f"{record.dataset.name} ({record.dataset.source})"
         threads = f"{config.training.threads} thread{'' if config.training.threads == 1 else 's'}"
         log.info("%s: %s parameters, %s, %s", record.name, f"{record.parameters:,}", images, threads)
@@ -187,11 +221,19 @@ def recording(
             record.write()
 
 
+class _RunLog(logging.FileHandler):
+    """`run.log`, to which a process that was taken over adds nothing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lease.check()
+        super().emit(record)
+
+
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     package = logging.getLogger("experiments")
     package.setLevel(logging.DEBUG)
-    handler = logging.FileHandler(path)
+    handler = _RunLog(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     package.addHandler(handler)
     try:
@@ -222,6 +264,7 @@ def stoppable(record: Record, mirror: Mirror | None) -> Iterator[Callable[[], bo
         record.write(state=RunState.INTERRUPTED, finished_at=files.now())
         if mirror:
             mirror.close(patience_seconds=ABORT_PATIENCE_SECONDS)
+        lease.release(record.directory)
         exit_now()
 
     if threading.current_thread() is not threading.main_thread():

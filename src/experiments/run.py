@@ -21,36 +21,54 @@ EXIT_CODES = {
     RunState.INTERRUPTED: 130,
     RunState.PAUSED: 0,
 }
-RESUME = "resume="
+RESUME, TAKE_OVER = "resume=", "take_over="
 SAVED = "saved_config"  # the name under which Hydra finds one
 
 
 def main() -> None:
     """The entrance; exit codes as in the README."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends a run in order, as Ctrl-C does
-    resumed = [argument.removeprefix(RESUME) for argument in sys.argv[1:] if argument.startswith(RESUME)]
-    exit_with(lambda: _resume(resumed) if resumed else _run())
+    resumes = any(argument.startswith(RESUME) for argument in sys.argv[1:])
+    exit_with(lambda: _resume(sys.argv[1:]) if resumes else _run())
 
 
-def _resume(names: list[str]) -> int:
+def _resume(arguments: list[str]) -> int:
     from experiments.config import load_config
     from experiments.errors import InputError
-    from experiments.results import files, lookup
+    from experiments.results import files, lookup, records
 
-    if len(sys.argv) != 2:
-        raise InputError(
-            "resume=RUN: stands alone; an interrupted run goes on with the config that it was started with"
-        )
-    found = lookup.find(names[0], files.home())
+    name, take_over = _parse_resume(arguments)
+    found = lookup.find(name, files.home())
     if len(found) != 1:
-        raise InputError(f"{names[0]}: is a sweep; the command that started it does what is missing")
+        raise InputError(f"{name}: is a sweep; the command that started it does what is missing")
     if found[0].state == RunState.FINISHED:
-        raise InputError(f"{names[0]}: has finished already, in {found[0].directory}")
+        raise InputError(f"{name}: has finished already, in {found[0].directory}")
     from experiments.reproduction import REPEATABLE
     from experiments.runner import run_experiment
 
-    record = run_experiment(load_config(found[0].directory / files.CONFIG), found[0].directory)
+    if not take_over:
+        records.refuse_running(found[0])
+    directory = found[0].directory
+    record = run_experiment(load_config(directory / files.CONFIG), directory, take_over=take_over)
     return _conclude(record) if record.reproduces and record.state in REPEATABLE else _tell(record)
+
+
+def _parse_resume(arguments: list[str]) -> tuple[str, bool]:
+    """RUN, and whether it is taken from a process that may still work on it.
+
+    Raises:
+        InputError: there is something else on the command line.
+    """
+    from experiments.errors import InputError
+
+    names = [argument.removeprefix(RESUME) for argument in arguments if argument.startswith(RESUME)]
+    others = [argument for argument in arguments if not argument.startswith(RESUME)]
+    if len(names) != 1 or others not in ([], [f"{TAKE_OVER}true"], [f"{TAKE_OVER}false"]):
+        raise InputError(
+            "resume=RUN: stands alone, or with take_over=true; "
+            "an interrupted run goes on with the config that it was started with"
+        )
+    return names[0], others == [f"{TAKE_OVER}true"]
 
 
 def _conclude(record: Record) -> int:

@@ -18,7 +18,9 @@ from experiments.recording import Origin, open_record, recording, stoppable, tim
 from experiments.results import drawing, files
 from experiments.results.evaluation import evaluate, find_overfitting, image_digests, predictions_digest
 from experiments.results.files import EpochRow
+from experiments.results.lease_file import lease_seconds
 from experiments.results.records import Predictions, Record
+from experiments.results.states import RunState
 from experiments.results.test_images import of_data
 from experiments.results.tracking import Mirror
 from experiments.training import runtime
@@ -39,6 +41,7 @@ def run_experiment(
     origin: Origin | None = None,
     on_epoch: Callable[[EpochRow], None] | None = None,
     until_epoch: int | None = None,
+    take_over: bool = False,
 ) -> Record:
     """Trains, evaluates and records one run; goes on after its last epoch where `directory` holds an interrupted one.
 
@@ -48,13 +51,16 @@ def run_experiment(
         origin: what the record says about where the run comes from.
         on_epoch: is told of every finished epoch.
         until_epoch: the epoch to pause after, in state `paused`; None: the run goes to its end.
+        take_over: goes on also where another process may still be at it; that one then ends and writes nothing more.
 
     Returns:
         The record; its `state` says how the run ended.
 
     Raises:
+        BusyError: another process runs it.
         InputError: the data, the architecture or the place cannot be used; nothing was started, nothing is left.
     """
+    lease_seconds()  # a wrong value is told before anything is done
     config = resolve(config)
     check_room(directory or files.home())
     data = config.dataset.load()
@@ -64,14 +70,17 @@ def run_experiment(
 
         capacity.check(config, data.image_shape, data.classes)
         trainer = loop.build(config, data)
-        record = open_record(config, data, trainer.model.count_params(), directory, origin or Origin())
+        parameters = trainer.model.count_params()
+        record = open_record(config, data, parameters, directory, origin or Origin(), take_over=take_over)
+        if record.state == RunState.FINISHED:
+            return record
         native.move_to(record.directory / files.LOG)
         with recording(record, config, when_finished=lambda: drawing.draw(record, of_data(data))) as mirror:
             with timed(record, "train"):
                 rows = _train(trainer, data, record, mirror, on_epoch, until_epoch)
             _evaluate(trainer, data, rows, record)
-            trainer.save_model(record.directory / files.MODEL)
-            files.settle(record.directory / files.MODEL)
+            with files.replacing(record.directory / files.MODEL) as path:
+                trainer.save_model(path)
             if mirror:
                 mirror.log_model()
     return record

@@ -8,7 +8,8 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.errors import InputError
+from experiments.results import lease
 from experiments.upgrades import FORMAT, newest, require_known
 
 RECORD, HISTORY, CONFIG, LOG = "record.json", "history.csv", "config.yaml", "run.log"
@@ -28,14 +30,27 @@ SWEEP_NOTE = "sweep.json"  # of a sweep's own directory, written when it begins,
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replaces `path` in one step: readers and a power loss see the old content or the new one, never a part."""
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(2)}")
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives the block a path to write to, and what stands there then replaces `path` in one step.
+
+    A process that has lost the lease on the folder ends here, and replaces nothing.
+    """
+    lease.check()
+    folder = lease.staging(path) or path.parent
+    temporary = folder / f".{path.name}.{os.getpid()}.{secrets.token_hex(2)}{path.suffix}"
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        settle(temporary)
+        lease.check()
         temporary.replace(path)
+    except FileNotFoundError:
+        lease.check()  # its folder was removed by whoever took over
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

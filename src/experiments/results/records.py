@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,19 +15,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from experiments.archives import UNREADABLE
 from experiments.config import bring_up_config, config_key, read_yaml, run_key, validate_saved
-from experiments.errors import InputError
+from experiments.errors import BusyError, InputError
 from experiments.results.evaluation import Overfitting
 from experiments.results.files import (
     CONFIG,
     ENVIRONMENT,
     FIELDS,
     HISTORY,
+    LOG,
     PREDICTIONS,
     RECORD,
     VERDICT,
@@ -36,9 +35,13 @@ from experiments.results.files import (
     read_history,
     write_atomically,
 )
+from experiments.results.lease_file import is_trace, look, server_time
+from experiments.results.process import Process
 from experiments.results.states import RunState
 from experiments.upgrades import FORMAT, bring_up, newest, require_known
 
+# For how long a `running` run of another host that has no lease, as older ones have none, is believed to go on.
+UNTOUCHED_SECONDS = 24 * 3600.0
 # What of a record becomes a part of a path, a command or a query. A record may come from somebody else.
 Word = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
 RunName = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*(/[0-9]+)?$", max_length=200)]
@@ -46,32 +49,6 @@ RunName = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*(/[0-9
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore")
-
-
-class Process(_Part):
-    """Which process writes the record: enough to know whether it is still there."""
-
-    host: str
-    pid: int
-    started: float
-
-    @classmethod
-    def current(cls) -> Process:
-        """This process."""
-        me = psutil.Process()
-        return cls(host=socket.gethostname(), pid=me.pid, started=me.create_time())
-
-    def is_gone(self) -> bool:
-        """True only where that can be known: on its own host."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            dead = process.status() == psutil.STATUS_ZOMBIE  # killed, and its parent has not asked how it ended
-            # Two readings of a start time may differ by clock rounding; a reused pid differs by far more than 1 s.
-            return bool(dead or abs(process.create_time() - self.started) > 1)
-        except psutil.Error:
-            return True
 
 
 class MLflowState(_Part):
@@ -144,6 +121,7 @@ class Record(BaseModel):
     seconds: float = 0.0
     timings: dict[str, float] = Field(default_factory=dict)
     process: Process
+    lease: int = Field(default=0, ge=0)  # number of the lease under which it was written; 0: before there were leases
     epochs_run: int = 0
     parameters: int
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -240,7 +218,7 @@ class Record(BaseModel):
         self._directory = directory
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            if any(not path.name.startswith(f".{RECORD}.") for path in directory.iterdir()):
+            if not is_unused(directory):
                 raise InputError(f"{directory}: is not empty; a run needs a directory of its own")
             for name, text in (files or {}).items():
                 (directory / name).parent.mkdir(exist_ok=True)
@@ -259,14 +237,41 @@ class Record(BaseModel):
             write_atomically(self.directory / RECORD, self.model_dump_json(indent=1) + "\n")
 
 
+def is_unused(directory: Path) -> bool:
+    """Whether a directory holds nothing, or only what a process left that was killed before it had written a record."""
+    return all(path.name.startswith(f".{RECORD}.") or is_trace(path.name) for path in directory.iterdir())
+
+
 def load(directory: Path | str) -> Record:
-    """The record of a run directory. A `running` record whose process is gone is read as `interrupted`.
+    """The record of a run directory. A `running` record whose process no longer works on it is read as `interrupted`.
 
     Raises:
         FormatError: it is of a newer format.
         InputError: there is no record, or it is damaged.
     """
-    path = Path(directory) / RECORD
+    record = _read(Path(directory))
+    _refuse_ways_out(record.directory)
+    while record.state == RunState.RUNNING and not _is_alive(record):
+        earlier, record = record, _read(Path(directory))
+        if record.model_dump_json() == earlier.model_dump_json():  # otherwise it ended between the two looks
+            record.state = RunState.INTERRUPTED
+    return record
+
+
+def refuse_running(record: Record) -> None:
+    """Leaves a run to the process that works on it.
+
+    Raises:
+        BusyError: there is such a process.
+    """
+    if record.state == RunState.RUNNING:
+        worker = look(record.directory) or record.process
+        again = f"python -m experiments.run resume={record.directory} take_over=true"
+        raise BusyError(f"{record.directory}: is being run by {worker}; if you know that it has stopped: {again}")
+
+
+def _read(directory: Path) -> Record:
+    path = directory / RECORD
     try:
         with _naming(path):
             record = Record.model_validate(bring_up("record", dict(json.loads(path.read_bytes()))))
@@ -277,10 +282,7 @@ def load(directory: Path | str) -> Record:
         raise InputError(f"{path}: is damaged or not a record of a run (see {where})") from None
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: is damaged or not a record of a run ({error})") from None
-    _refuse_ways_out(path.parent)
-    record._directory = path.parent
-    if record.state == RunState.RUNNING and record.process.is_gone():
-        record.state = RunState.INTERRUPTED
+    record._directory = directory
     return record
 
 
@@ -291,6 +293,23 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except InputError as error:
         raise type(error)(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
+
+
+def _is_alive(record: Record) -> bool:
+    """Whether a process works on a `running` run, as far as that can be known."""
+    found = look(record.directory)
+    if found:
+        return not found.is_over()
+    if record.lease:
+        return False  # it was given up
+    return not record.process.is_gone() if record.process.is_comparable() else _was_touched(record)
+
+
+def _was_touched(record: Record) -> bool:
+    """Whether something was written in the last day, or nobody can tell, of a run that was made without a lease."""
+    now, names = server_time(record.directory), (RECORD, HISTORY, LOG)
+    touched = [path.stat().st_mtime for path in map(record.directory.joinpath, names) if path.exists()]
+    return now is None or now - max(touched, default=now) < UNTOUCHED_SECONDS
 
 
 def _refuse_ways_out(directory: Path) -> None:

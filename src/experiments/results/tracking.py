@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import RunConfig
-from experiments.errors import ExperimentsError
+from experiments.errors import BusyError, ExperimentsError
 from experiments.ingredients.execution import MLflowTracking
-from experiments.results import captions, files, tracking_model
+from experiments.results import captions, files, lease, records, tracking_model
 from experiments.results.files import EpochRow
 from experiments.results.records import Record
 from experiments.results.states import RunState
@@ -267,6 +267,7 @@ class Mirror:
         while (task := self._tasks.get()) is not None:
             if self._error:
                 continue
+            lease.check()  # whoever took over mirrors the run now
             try:
                 task()
             except Exception as error:
@@ -283,8 +284,18 @@ def synchronise(record: Record, config: RunConfig, home: Path) -> str:
     """Mirrors a run that has ended from its directory alone and returns the MLflow run id.
 
     Raises:
-        TrackingError: the store could not be reached or refused something.
+        TrackingError: the store could not be reached or refused something, or the run goes on meanwhile.
     """
+    try:
+        with lease.held(record.directory, after=record.lease):
+            if records.load(record.directory).lease > record.lease:
+                raise BusyError("another process has gone on with it")
+            return _synchronise(record, config, home)
+    except (BusyError, OSError) as error:
+        raise TrackingError(f"{record.name}: could not be mirrored ({error})") from error
+
+
+def _synchronise(record: Record, config: RunConfig, home: Path) -> str:
     run = _Run(record, config, home)
     try:
         run.open()

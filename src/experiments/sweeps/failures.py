@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from experiments.errors import InputError
 from experiments.recording import Origin, new_record
-from experiments.results import files, records
+from experiments.results import files, lease, records
 from experiments.results.records import DatasetSummary, Failure, Record
 from experiments.results.states import RunState
 from experiments.sweeps.directory import Place
@@ -40,24 +40,34 @@ def gather_leftovers(sweep_jobs: Sequence[Job], place: Place) -> None:
 
 
 def record(status: Status, place: Place, parent: str | None) -> None:
-    """Writes a job's failure into its record, a new one where it got none: so it is told wherever runs are read."""
+    """Writes a job's failure into its record, a new one where it got none: so it is told wherever runs are read.
+
+    A run that another process has taken over is left to it.
+    """
+    directory = place.directory_of(status.job)
+    with suppress(InputError, OSError):  # the directory is gone or full: the planner has said what happened
+        number = records.load(directory).lease if (directory / files.RECORD).exists() else 0
+        with lease.held(directory, after=number) as mine:
+            _record(status, place, parent, mine.number)
+
+
+def _record(status: Status, place: Place, parent: str | None, lease_number: int) -> None:
     kind, _, text = status.message.partition(": ")
     failure = Failure(type=kind, message=text)
     directory = place.directory_of(status.job)
-    with suppress(InputError, OSError):  # the directory is gone or full: the planner has said what happened
-        try:
-            found = records.load(directory)
-        except InputError:
-            if directory.exists() and any(directory.iterdir()):
-                return
-            found = _new(status, place, parent)
-            found.create(directory)
-            files.write_atomically(directory / files.CONFIG, status.job.config.to_yaml())
-        if found.state != RunState.FINISHED and status.job.is_run(found.run_key):
-            found.write(state=RunState.FAILED, error=failure, finished_at=files.now())
-            gather_output(status.job, place)  # before the message, which is the last word
-            with (directory / files.LOG).open("a") as file:
-                file.write(f"{status.message}\n")
+    try:
+        found = records.load(directory)
+    except InputError:
+        if directory.exists() and not records.is_unused(directory):
+            return
+        found = _new(status, place, parent)
+        found.create(directory)
+        files.write_atomically(directory / files.CONFIG, status.job.config.to_yaml())
+    if found.state != RunState.FINISHED and status.job.is_run(found.run_key):
+        found.write(state=RunState.FAILED, error=failure, lease=lease_number, finished_at=files.now())
+        gather_output(status.job, place)  # before the message, which is the last word
+        with (directory / files.LOG).open("a") as file:
+            file.write(f"{status.message}\n")
 
 
 def _new(status: Status, place: Place, parent: str | None) -> Record:

@@ -97,7 +97,7 @@ def _look_at(job: Job, place: Place, archive: Archive | None) -> Status:
 
 def _own(job: Job, place: Place) -> tuple[JobState, Record | None, str]:
     directory = place.directory_of(job)
-    if place.is_new or not directory.is_dir() or not any(directory.iterdir()):
+    if place.is_new or not directory.is_dir() or records.is_unused(directory):
         return JobState.NEW, None, ""
     try:
         record = records.load(directory)

@@ -6,15 +6,15 @@ signals from the wake-up descriptor, which the interpreter feeds at once.
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
+from experiments.results.process import end_process
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SHOW_CURSOR = b"\x1b[?25h"
 
 
 class StopRequest:
@@ -65,6 +65,4 @@ def _read(reader: socket.socket, request: StopRequest, signals: Collection[int])
 
 def exit_now() -> None:
     """Ends the process without waiting for TensorFlow, and shows the cursor again, which a progress bar has hidden."""
-    if os.isatty(1):
-        os.write(1, SHOW_CURSOR)
-    os._exit(130)
+    end_process(130)
