@@ -265,7 +265,7 @@ WRITES = {
     "history": "files.write_history(path.with_name('history.csv'), [])",
     "figure": "from matplotlib.figure import Figure; from experiments.results.plots import canvas; "
     "canvas.save(Figure(), path.with_name('figure.png'))",
-    "log": "import logging; from experiments import recording; recording._RunLog(path.with_name('run.log')).emit("
+    "log": "import logging; lease.LogFile(path.with_name('run.log')).emit("
     "logging.LogRecord('experiments', 10, '', 1, 'late', None, None))",
     "mirror": "import queue; from experiments.results.tracking import Mirror; mirror = object.__new__(Mirror); "
     "mirror._error, mirror._tasks = None, queue.Queue(); "

@@ -221,19 +221,11 @@ def recording(
             record.write()
 
 
-class _RunLog(logging.FileHandler):
-    """`run.log`, to which a process that was taken over adds nothing."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        lease.check()
-        super().emit(record)
-
-
 @contextmanager
 def _logging_to(path: Path) -> Iterator[None]:
     package = logging.getLogger("experiments")
     package.setLevel(logging.DEBUG)
-    handler = _RunLog(path)
+    handler = lease.LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     package.addHandler(handler)
     try:

@@ -12,6 +12,7 @@ that folder, so a late rename fails. The owner also looks before each rename whe
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import secrets
@@ -191,6 +192,14 @@ def check() -> None:
     """Ends the process where one of its leases was taken over. To be called before anything is written."""
     for lease in list(_held):
         lease.check()
+
+
+class LogFile(logging.FileHandler):
+    """A log to which a process that was taken over adds nothing."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        check()
+        super().emit(record)
 
 
 def staging(path: Path) -> Path | None:
