@@ -452,7 +452,7 @@ def test_failure_of_a_run_that_goes_on_elsewhere_is_not_recorded(tmp_path: Path)
 
 def killed(sweep: Path) -> tuple[Any, Place, None]:
     """What the planner says of a job whose process is gone."""
-    job = SimpleNamespace(number=0, run_key="a" * 64)
+    job = SimpleNamespace(number=0, is_run=lambda run_key: run_key == "a" * 64)
     return SimpleNamespace(job=job, message="Killed: the process is gone"), Place(sweep, is_new=False), None
 
 
@@ -488,9 +488,9 @@ CONFIG = ("model=linear", "training.epochs=4", "tracking=none")
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.results import plots
+    from experiments.results import drawing
 
-    monkeypatch.setattr(plots, "all_figures", lambda *_, **__: ())
+    monkeypatch.setattr(drawing, "draw", lambda *_, **__: None)
 
 
 @pytest.fixture(scope="module")
