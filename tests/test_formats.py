@@ -6,8 +6,6 @@ import argparse
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -20,6 +18,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 
+import commands
 from conftest import Ended, environment, started, write_record
 from experiments import reproduce, sync
 from experiments.comparison.comparison import Comparison
@@ -62,10 +61,7 @@ def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def command(home: Path, name: str, *arguments: str) -> Ended:
-    done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{name}", *arguments],
-        env=environment(home), cwd=home, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=150,
-    )  # fmt: skip
+    done = commands.run(["-m", f"experiments.{name}", *arguments], env=environment(home), cwd=home, timeout=150)
     return Ended(done.returncode, done.stdout, done.stderr, home)
 
 
