@@ -68,7 +68,7 @@ def run_changed_sweep(home: Path, change: str, *overrides: str) -> Ended:
     return Ended(ended.returncode, ended.stdout, ended.stderr, home)
 
 
-def wait_until(true: Callable[[], Any], seconds: float = 60) -> Any:
+def wait_until(true: Callable[[], Any], seconds: float = 150) -> Any:
     deadline = time.monotonic() + seconds
     while not (found := true()):
         assert time.monotonic() < deadline
