@@ -126,7 +126,12 @@ class Trained(NamedTuple):
 
 
 def train(
-    config: RunConfig, data: ImageData, *, checkpoints: Path | None = None, stop_after: int | None = None
+    config: RunConfig,
+    data: ImageData,
+    *,
+    checkpoints: Path | None = None,
+    stop_after: int | None = None,
+    measured: Any = None,
 ) -> Trained:
     """Trains in this process, from the checkpoints in a directory where there are any."""
     from experiments.training import loop
@@ -146,6 +151,7 @@ def train(
             trainer,
             data.validation,
             states[0],
+            measured=measured,
             on_epoch=on_epoch,
             stop_requested=lambda: len(states[-1].rows) == stop_after,
         )
@@ -240,4 +246,4 @@ def write_record(directory: Path, **fields: Any) -> Record:
 
 
 def epoch_row(epoch: int, loss: float = 0.5) -> EpochRow:
-    return EpochRow(epoch, loss, loss / 2, 0.8, loss * 1.5, loss, 0.75, 0.001, 1.234, f"{epoch:064x}")
+    return EpochRow(epoch, loss, loss / 2, 0.8, loss * 1.5, loss, 0.75, 0.001, 1.234, f"{epoch:064x}", loss / 3, 0.85)

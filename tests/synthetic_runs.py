@@ -109,6 +109,7 @@ def evaluated(predictions: Predictions, rows: list[EpochRow]) -> dict[str, Any]:
     overfitting = find_overfitting(
         [row.train_cross_entropy for row in rows],
         [row.validation_cross_entropy for row in rows],
+        images=1000,
         train_accuracy=rows[-1].train_accuracy,
         validation_accuracy=validation.accuracy,
     )

@@ -68,7 +68,7 @@ def test_epoch_begins_with_the_metric_that_runs_are_chosen_by() -> None:
     metrics = captions.epoch_metrics(epoch_row(1))
     assert next(iter(metrics)) == "validation/accuracy"
     assert metrics["learning_rate"] == 0.001
-    assert len(metrics) == 8
+    assert len(metrics) == 10
     assert "weights_digest" not in metrics
 
 

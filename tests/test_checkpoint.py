@@ -15,6 +15,7 @@ import pytest
 from conftest import train
 from experiments.config import RunConfig
 from experiments.ingredients.datasets import ImageData
+from experiments.results import files
 from experiments.upgrades import FormatError
 
 Small = Callable[..., RunConfig]
@@ -187,9 +188,10 @@ def test_checkpoint_of_format_1_whose_rows_lack_what_came_later_is_used(
     from experiments.training.checkpoint import Checkpoints
 
     config, directory = interrupted
-    without(directory, "train_cross_entropy")
+    for name in ("train_cross_entropy", *(files.FIELDS[name] for name in files.MEASURED)):
+        without(directory, name)
     state = Checkpoints(directory).restore(loop.build(config, small_data).model)
-    assert [row.unknown for row in state.rows] == [("train/cross_entropy",)] * 3
+    assert [row.unknown for row in state.rows] == [("train/cross_entropy", *files.MEASURED)] * 3
 
 
 def test_checkpoint_of_a_newer_format_is_neither_used_nor_passed_over(

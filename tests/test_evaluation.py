@@ -145,8 +145,19 @@ def test_evaluate_refuses_bad_input(probabilities, labels, doubtful, message):
         evaluate(probabilities, labels, doubtful=doubtful)
 
 
-def overfitting(train, validation, train_accuracy=0.99, validation_accuracy=0.97):
-    return find_overfitting(train, validation, train_accuracy=train_accuracy, validation_accuracy=validation_accuracy)
+def overfitting(train, validation, train_accuracy=0.99, validation_accuracy=0.97, images=1000):
+    accuracies = {"train_accuracy": train_accuracy, "validation_accuracy": validation_accuracy}
+    return find_overfitting(train, validation, images=images, **accuracies)
+
+
+def test_find_overfitting_says_where_images_are_too_few():
+    """A rise by a third in 24 images is one image."""
+    train, validation = [0.5, 0.3, 0.2, 0.1], [0.4, 0.3, 0.35, 0.4]
+    found = overfitting(train, validation, images=24)
+    assert found.epoch is None
+    told = "Overfitting cannot be judged by 24 validation images; accuracy 99.00% in training, 97.00% in validation."
+    assert found.verdict == told
+    assert overfitting(train, validation, images=100).epoch == 3
 
 
 def test_find_overfitting_names_the_epoch():

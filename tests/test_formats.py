@@ -99,7 +99,7 @@ def test_every_run_of_format_1_is_read_as_it_was(old: Path) -> None:
         config = load_config(record.directory / files.CONFIG)
         assert config.seed == record.seed
         assert "sweep" not in record.config
-        assert [row.unknown for row in record.rows] == [()] * record.epochs_run
+        assert [row.unknown for row in record.rows] == [files.MEASURED] * record.epochs_run
         assert record.sources_digest is None
         assert record.environment["code"]["digest"] == record.code_digest
         if record.name != MIXED:  # its label says less than its values
@@ -301,7 +301,7 @@ def test_runs_without_digests_of_their_test_images_are_compared(older: Path, tmp
 
 def test_unknown_columns_and_arrays_read_as_not_known(older: Path) -> None:
     record = records.load(older / "multirun" / SWEEP / "0")
-    assert {row.unknown for row in record.rows} == {("train/cross_entropy",)}
+    assert {row.unknown for row in record.rows} == {("train/cross_entropy", *files.MEASURED)}
     assert np.isnan(record.history["train/cross_entropy"]).all()
     assert len(record.predictions.validation_labels) == len(record.predictions.test_image_digests) == 0
     assert len(record.predictions.test_labels) == 360

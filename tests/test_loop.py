@@ -11,6 +11,8 @@ from conftest import Trained, train
 from experiments.config import RunConfig
 from experiments.errors import DivergedError, InputError, StoppedError
 from experiments.ingredients.datasets import ImageData
+from experiments.ingredients.splits import Split
+from experiments.results.files import MEASURED
 
 Small = Callable[..., RunConfig]
 
@@ -38,6 +40,34 @@ def test_same_config_gives_the_same_bits_in_every_epoch(
     assert digests(again) == digests(regularised)
     assert [row.validation_loss for row in again.rows] == [row.validation_loss for row in regularised.rows]
     assert [row.train_loss for row in again.rows] == [row.train_loss for row in regularised.rows]
+
+
+def test_measuring_training_images_changes_no_bit_and_agrees_with_the_finished_model(
+    regularised: Trained, small: Small, small_data: ImageData
+) -> None:
+    from experiments.results.evaluation import evaluate
+    from experiments.training import loop
+
+    config = small("model=mlp", "model.units=[16]", "regularization=full", "training.epochs=3")
+    measured = loop.measured_images(small_data.train)
+    assert len(measured.labels) == len(small_data.train.labels)
+    trained = train(config, small_data, measured=measured)
+    assert digests(trained) == digests(regularised)
+    found = evaluate(trained.trainer.predict(measured.images), measured.labels)
+    assert trained.rows[-1].train_measured_accuracy == found.accuracy
+    assert trained.rows[-1].train_measured_cross_entropy == pytest.approx(found.cross_entropy)
+    assert trained.rows[-1].unknown == ()
+    assert regularised.rows[-1].unknown == MEASURED
+
+
+def test_images_that_are_measured_are_spread_over_all_and_not_copied() -> None:
+    from experiments.training import loop
+
+    images = np.zeros((25_000, 2, 2, 1), np.uint8)
+    measured = loop.measured_images(Split(images, np.arange(25_000)))
+    assert len(measured.labels) == 10_000
+    assert measured.labels[:3].tolist() == [0, 2, 4]
+    assert np.shares_memory(measured.images, images)
 
 
 def test_other_seed_gives_other_bits(regularised: Trained, small: Small, small_data: ImageData) -> None:

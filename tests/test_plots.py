@@ -136,6 +136,21 @@ def test_loss_without_penalties_has_one_line_for_each_split() -> None:
     assert not any("penalties" in text for text in texts(figure))
 
 
+def test_curves_that_were_measured_alike_are_drawn_beside_the_running_mean() -> None:
+    measured = {
+        "train/measured_cross_entropy": fixed(0.2 / np.arange(1, 9)),
+        "train/measured_accuracy": fixed(1 - 0.2 / np.arange(1, 9)),
+    }
+    for draw, name in ((plots.loss, "cross_entropy"), (plots.accuracy, "accuracy")):
+        figure = draw(history() | measured, overfitting(), "t")
+        drawn, scale = lines(figure), 100 if name == "accuracy" else 1
+        assert list(drawn) == ["training", "training running mean", "validation", "best epoch: 1"]
+        np.testing.assert_allclose(drawn["training"].get_ydata(), scale * measured[f"train/measured_{name}"])
+        np.testing.assert_allclose(drawn["training running mean"].get_ydata(), scale * history()[f"train/{name}"])
+        assert drawn["training running mean"].get_linestyle() == ":"
+        assert any("both at the epoch's end" in text for text in texts(figure))
+
+
 def test_loss_with_penalties_shows_the_plain_cross_entropy_beside_it() -> None:
     figure = plots.loss(history(penalty=0.2), overfitting(), "t")
 

@@ -359,7 +359,8 @@ def test_history_keeps_every_bit(tmp_path: Path) -> None:
     header = (tmp_path / "history.csv").read_text().splitlines()[0]
     assert header == (
         "epoch,train/loss,train/cross_entropy,train/accuracy,validation/loss,validation/cross_entropy,"
-        "validation/accuracy,learning_rate,seconds,weights_digest,format"
+        "validation/accuracy,learning_rate,seconds,weights_digest,"
+        "train/measured_cross_entropy,train/measured_accuracy,format"
     )
 
 
@@ -378,7 +379,7 @@ def test_column_that_an_older_history_lacks_is_not_known(tmp_path: Path) -> None
     cut = [",".join(line.split(",")[:2] + line.split(",")[3:9]) for line in lines]  # no train/cross_entropy, no digest
     (record.directory / files.HISTORY).write_text("\n".join(cut) + "\n")
     rows = record.rows
-    assert rows[1].unknown == ("train/cross_entropy", "weights_digest")
+    assert rows[1].unknown == ("train/cross_entropy", "weights_digest", *files.MEASURED)
     assert rows[1].columns() == {k: v for k, v in epoch_row(2).columns().items() if k not in rows[1].unknown}
     assert np.isnan(record.history["train/cross_entropy"]).all()
     assert record.history["train/loss"].tolist() == [0.5, 0.5]

@@ -117,10 +117,10 @@ class Scheduler:
             self._stop_because(str(error))
 
     def _is_free(self, status: Status) -> bool:
-        with locks.held(self._sweep.lock_of(status.job)) as free:
-            if not free:
-                self._put_off(status)
-            return free
+        if locks.is_held(self._sweep.lock_of(status.job)):
+            self._put_off(status)
+            return False
+        return True
 
     def _put_off(self, status: Status) -> None:
         if status.job.number not in self._not_before:
@@ -163,11 +163,12 @@ class Scheduler:
             self._seen[status.job.number] = _seen(status)
             return
         del self._in_flight[handle]
-        failures.gather_output(status.job, self._sweep.place)
-        if event.state == Ending.BUSY:
+        if event.state == Ending.BUSY:  # and what it printed is not for the log of the run that goes on elsewhere
+            self._sweep.place.output_of(status.job).unlink(missing_ok=True)
             self._put_off(status)
-        else:
-            self._end(status, self._really(status, event._replace(message=flight.killed or event.message)))
+            return
+        failures.gather_output(status.job, self._sweep.place)
+        self._end(status, self._really(status, event._replace(message=flight.killed or event.message)))
 
     def _really(self, status: Status, ended: Ended) -> Ended:
         """How a run ended, also where its process was gone before it could say so."""

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from experiments.config import validate
-from experiments.errors import ExperimentsError, InputError
+from experiments.errors import BusyError, ExperimentsError, InputError
 from experiments.recording import Origin
 from experiments.results import environment, files
 from experiments.sweeps import locks
@@ -47,6 +47,8 @@ def _train(run: Run, tell: Callable[[Event], None]) -> Ended:
         )
     except KeyboardInterrupt:
         return Ended(Ending.INTERRUPTED)
+    except BusyError:
+        return Ended(Ending.BUSY)
     except ExperimentsError as error:
         return Ended(Ending.FAILED, f"{type(error).__name__}: {'; '.join(str(error).splitlines())}")
     except Exception as error:

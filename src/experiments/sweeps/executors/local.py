@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.results import lease
 from experiments.sweeps import worker
 from experiments.sweeps.executor import Ended, Ending, Event, Run
 from experiments.sweeps.executors import processes
@@ -43,6 +44,9 @@ class LocalExecutor:
         ending = process.leave(0 if process in self._killed else LEAVE_SECONDS)
         del self._stops[process]
         self._killed.discard(process)
+        if ending == f"exit code {lease.LOST}":
+            yield Ended(Ending.BUSY)
+            return
         hint = " (out of memory?)" if ending == "SIGKILL" else ""
         yield last or Ended(Ending.KILLED, f"Killed: the process ended with {ending}{hint}")
 
