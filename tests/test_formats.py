@@ -20,14 +20,15 @@ from hydra import initialize_config_dir
 
 import commands
 from conftest import Ended, environment, started, write_record
-from experiments import reproduce, sync
+from experiments import figures, reproduce, sync
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.comparison import compare as compare_runs
+from experiments.comparison.images import load_images
 from experiments.comparison.report import write
 from experiments.config import CONF, config_key, load_config, run_key
 from experiments.errors import InputError
 from experiments.results import environment as surroundings
-from experiments.results import files, lookup, records
+from experiments.results import drawing, files, lookup, records
 from experiments.results.records import Predictions
 from experiments.results.verdict import judge
 from experiments.sweeps.composition import Composer
@@ -55,9 +56,7 @@ def old(home: Path) -> Path:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are drawn after everything that is asked about here."""
-    from experiments.results import plots
-
-    monkeypatch.setattr(plots, "all_figures", lambda *_, **__: ())
+    monkeypatch.setattr(drawing, "draw", lambda *_: None)
 
 
 def command(home: Path, name: str, *arguments: str) -> Ended:
@@ -294,9 +293,20 @@ def test_runs_without_digests_of_their_test_images_are_compared(older: Path, tmp
         )
     comparison = compare(older, SWEEP)
     assert all(c.scores is not None for c in comparison.configurations)
+    assert load_images(comparison.best).pixels is not None
     assert comparison.ensemble is not None
     assert {member.cost_of_leaving for member in comparison.ensemble.members} == {None}
     assert [path.suffix for path in write(comparison, tmp_path)][:1]
+
+
+def test_figures_are_drawn_of_what_an_old_run_holds(
+    older: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr("experiments.results.plots.save", lambda figure, path: drawn.append(path.stem))
+    assert figures.redraw([f"{SWEEP}/0"]) == 0
+    assert f"{SWEEP}/0: 7 figures in " in capsys.readouterr().out
+    assert {"loss", "accuracy", "confusion_matrix", "misclassified"} <= set(drawn)
 
 
 def test_unknown_columns_and_arrays_read_as_not_known(older: Path) -> None:

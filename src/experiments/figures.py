@@ -41,10 +41,11 @@ def redraw(names: Sequence[str]) -> int:
     """
     from experiments.errors import InputError
     from experiments.results import drawing, files, lookup
+    from experiments.results.states import RunState
 
     home = files.home()
     found = {record.directory.resolve(): record for name in names for record in lookup.find(name, home)}
-    finished = [record for record in found.values() if record.state == "finished"]
+    finished = [record for record in found.values() if record.state == RunState.FINISHED]
     unfinished = [
         f"{r.name}: is {r.state}; only a finished run has figures" for r in found.values() if r not in finished
     ]
@@ -74,7 +75,7 @@ class _Loaded:
     """The test images of runs, loaded once for runs that share them."""
 
     def __init__(self) -> None:
-        self._images: dict[tuple[str, bytes], TestImages] = {}
+        self._images: dict[tuple[str, bytes, str], TestImages] = {}
 
     def images_of(self, record: Record) -> TestImages:
         """Those of a run, or why there are none."""
@@ -85,9 +86,9 @@ class _Loaded:
             dataset, digests = record.config.get("dataset"), record.predictions.test_image_digests
         except InputError as error:
             return test_images.without(str(error))
-        key = json.dumps(dataset, default=str), digests.tobytes()
-        if key not in self._images:
-            self._images = {key: test_images.load_test_images(dataset, digests)}  # of one data set at a time
+        key = json.dumps(dataset, default=str), digests.tobytes(), record.dataset.digest
+        if key not in self._images:  # of one data set at a time
+            self._images = {key: test_images.load_test_images(dataset, digests, record.dataset.digest)}
         return self._images[key]
 
 

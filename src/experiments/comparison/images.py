@@ -17,7 +17,8 @@ def load_images(configuration: Configuration) -> TestImages:
     """The test images that a configuration's `dataset` leads to, checked against its runs' digests."""
     if configuration.scores is None:
         return without("The runs have no predictions, so there are no galleries.")
-    return load_test_images(configuration.records[0], configuration.scores.test_set.image_digests)
+    record, digests = configuration.records[0], configuration.scores.test_set.image_digests
+    return load_test_images(record.config.get("dataset"), digests, record.dataset.digest)
 
 
 def png_uri(image: NDArray[np.uint8]) -> str:

@@ -43,12 +43,13 @@ def of_data(data: ImageData) -> TestImages:
     return TestImages(data.test.images, data.class_names, data.doubtful, "")
 
 
-def load_test_images(dataset: Any, digests: NDArray[np.uint64]) -> TestImages:
+def load_test_images(dataset: Any, digests: NDArray[np.uint64], dataset_digest: str) -> TestImages:
     """The test images that a saved config leads to, where they are on this machine.
 
     Args:
         dataset: the part `dataset` of the config, plain values that somebody else may have written.
-        digests: (n,) of the images that the run was tested on, see `evaluation.image_digests`.
+        digests: (n,) of the images that the run was tested on, see `evaluation.image_digests`; (0,) of an older run.
+        dataset_digest: of the whole data set: what an older run tells.
     """
     name = dataset.get("name") if isinstance(dataset, Mapping) else None
     if name in DOWNLOADED and not _is_here(DOWNLOADED[name], dataset.get("path")):
@@ -60,7 +61,8 @@ def load_test_images(dataset: Any, digests: NDArray[np.uint64]) -> TestImages:
         return _unloadable(f"dataset.{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
     except InputError as error:
         return _unloadable(error.mistakes[0])
-    if not np.array_equal(image_digests(data.test.images), digests):
+    same = np.array_equal(image_digests(data.test.images), digests) if len(digests) else data.digest == dataset_digest
+    if not same:
         return without("The data set on this machine has other test images than the runs, so none are shown.")
     return of_data(data)
 

@@ -12,9 +12,8 @@ from pathlib import Path
 
 from experiments.errors import InputError
 from experiments.results import files, records
+from experiments.results.states import RunState
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event
-
-ENDINGS = {"finished", "failed", "diverged", "interrupted", "paused"}
 
 
 class Follower:
@@ -37,7 +36,7 @@ class Follower:
         with suppress(InputError):  # it is being replaced, or the disk is slow: the next call sees it
             record = records.load(self._directory)
             yield from self._new_epochs()
-            if record.state in ENDINGS:
+            if record.state != RunState.RUNNING:
                 self._ended = True
                 yield _ending(record)
 
@@ -50,7 +49,7 @@ class Follower:
 
 
 def _ending(record: records.Record) -> Ended:
-    if record.state == "interrupted" and record.finished_at is None:  # it has not written that itself
+    if record.state == RunState.INTERRUPTED and record.finished_at is None:  # it has not written that itself
         return Ended(Ending.KILLED, "Killed: the process is gone and has said nothing")
     error = record.error
     return Ended(Ending(record.state), f"{error.type}: {error.message}" if error else "")
