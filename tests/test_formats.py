@@ -27,8 +27,8 @@ from experiments.comparison.images import load_images
 from experiments.comparison.report import write
 from experiments.config import CONF, config_key, load_config, run_key
 from experiments.errors import InputError
-from experiments.results import environment as surroundings
 from experiments.results import drawing, files, lookup, records
+from experiments.results import environment as surroundings
 from experiments.results.records import Predictions
 from experiments.results.verdict import judge
 from experiments.sweeps.composition import Composer
