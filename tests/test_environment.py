@@ -120,6 +120,8 @@ def test_all_that_numbers_are_made_with_takes_part() -> None:
         "recording.py": "writes down what was computed",
         "results/files.py": "the same",
         "results/records.py": "the same",
+        "results/lease_file.py": "tells which process owns a run",
+        "results/states.py": "names",
         "results/environment.py": "tells what is there",
         "results/tracking.py": "copies what was computed",
         "results/drawing.py": "draws what was computed",
