@@ -12,17 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from experiments.comparison.axes import counting, linear, logarithmic, round_ticks, shade
+from experiments.comparison.bars import draw_bars
 from experiments.comparison.charts import learning_curves
 from experiments.comparison.comparison import compare
 from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.parallel import levels, parallel_coordinates
+from experiments.comparison.reliability_chart import reliability_chart
 from experiments.comparison.report import write_report
+from experiments.comparison.sentences import headlines, sentences
 from experiments.ingredients.datasets import Digits
 from experiments.results import files, lookup, records
-from experiments.results.evaluation import image_digests
+from experiments.results.evaluation import image_digests, predictions_digest
 from experiments.results.records import Predictions, Record
 from synthetic_runs import configured, probabilities_of, rows_of, write_run
 
@@ -50,9 +54,10 @@ def write_runs(home: Path, digits: tuple[np.ndarray, np.ndarray], seeds: int = 2
             probabilities_of(validation, right_validation, np.full(150, 0.8)), validation,
         )  # fmt: skip
         settings = {name.replace("__", "."): value for name, value in zip(grid, values, strict=True)}
+        varied = {key.removesuffix(".name").rpartition(".")[2]: value for key, value in settings.items()}
         write_run(
             home / "multirun" / "s" / str(number), predictions,
-            config=configured(**settings, seed=seed), sweep="s", varied={**settings, "seed": seed},
+            config=configured(**settings, seed=seed), sweep="s", varied={**varied, "seed": seed},
             rows=rows_of([0.5 + number / 90, 0.3, 0.1], [0.4, 0.3, 0.25 + number / 90], [0.8, 0.9, 0.95]),
         )  # fmt: skip
     return lookup.find("s", home)
@@ -110,22 +115,93 @@ def test_report_says_all_that_the_comparison_says(report: Path, home: Path):
     for configuration in comparison.configurations:
         assert configuration.label in page.text
         assert f"{100 * configuration.mean('test/accuracy'):.2f}" in page.text
-    for word in ("Ranking", "intervals", "Learning curves", "Every pair", "Errors", "Ensemble", "Methods"):
+    for word in (
+        "In words",
+        "Ranking",
+        "Learning curves",
+        "Every pair",
+        "Images",
+        "Calibration",
+        "Ensemble",
+        "Methods",
+    ):
         assert word in page.text
-    assert "width ↓ optimizer →" in page.text
+    assert "optimizer ↓ width →" in page.text
+    for topic, text in sentences(comparison):
+        assert text in page.text, topic
+
+
+def test_report_begins_with_the_answer_and_its_figure(report: Path, home: Path):
+    comparison, html = compare(lookup.find("s", home)), report.read_text()
+    answer = next(text for topic, text in headlines(comparison) if topic == "answer")
+    assert f"<h1>{answer}</h1>" in html
+    places = [html.index(part) for part in ("<h1>", 'id="accuracy"', "<nav>", 'id="words"', 'id="methods"')]
+    assert places == sorted(places)
+    assert html.count("★</b>") == sum(comparison.may_be_best)
+
+
+def test_report_names_the_ninth_of_nine_and_counts_the_others_of_ten(home: Path, digits):
+    runs = write_runs(home, digits, 1, model__width=list(range(1, 11)))
+    for count in (9, 10):
+        html = write_report(runs[:count], home / "report")[0].read_text()
+        legend = re.search(r'<ul class="legend">(.*?)</ul>', html, re.S).group(1)
+        assert legend.count("<button") == (9 if count == 9 else 8)
+        assert ("2 others" in legend) == (count == 10)
+        assert "the others" not in legend
+
+
+def test_report_has_one_triangle_of_pairs(home: Path, digits):
+    runs = write_runs(home, digits, 2, model__width=list(range(1, 14)))
+    for count, dense in ((12, False), (26, True)):
+        html = write_report(runs[:count], home / "report")[0].read_text()
+        matrix = re.search(r'<table class="matrix(.*?)</table>', html, re.S).group(1)
+        configurations = count // 2
+        assert matrix.startswith(" dense") == dense
+        assert matrix.count("<td") == configurations * (configurations - 1) // 2
+
+
+def test_report_calls_a_folder_by_its_name(home: Path, digits):
+    (run,) = write_runs(home, digits, 1)
+    config = configured(**{"dataset.name": "files", "dataset.path": "/data/photographs"})
+    (run.directory / "config.yaml").write_text(yaml.safe_dump(config))
+    run.write(dataset=run.dataset.model_copy(update={"name": "files"}))
+    assert "on photographs" in Page(write_report(lookup.find("s", home), home / "report")[0].read_text()).text
+
+
+def test_first_figure_points_at_what_is_far_away(home: Path, digits):
+    runs = write_runs(home, digits, 2, model__width=[1, 2, 3, 4])
+    labels = digits[0]
+    for number in (0, 1):  # an outlier
+        right = np.random.default_rng(number).random(len(labels)) < 0.1
+        arrays = vars(runs[number].predictions) | {
+            "test_probabilities": probabilities_of(labels, right, np.full(len(labels), 0.9))
+        }
+        np.savez(runs[number].directory / "predictions.npz", **arrays)
+        metrics = runs[number].metrics | {"test/accuracy": float(right.mean())}
+        runs[number].write(metrics=metrics, predictions_digest=predictions_digest(arrays["test_probabilities"]))
+    bars = draw_bars(compare(lookup.find("s", home)))
+    (cut,) = (bar for bar in bars.rows if bar.is_cut)
+    assert (cut.label, cut.dot) == ("width 1", None)
+    others = [bar for bar in bars.rows if not bar.is_cut]
+    assert max(bar.high for bar in others) - min(bar.low for bar in others) > 15
+    assert all(0 <= bar.low <= bar.high <= 100 for bar in bars.rows)
 
 
 def test_report_of_three_options_has_parallel_coordinates(home: Path, digits):
-    runs = write_runs(home, digits, 1, optimizer__name=["sgd", "adam"], model__width=[16, 32], training__epochs=[4, 8])
-    html = write_report(runs, home / "report")[0].read_text()
-    assert "Parallel coordinates" in html
-    assert "width ↓" not in html
+    for epochs in ([4, 8], [4, 8, 12, 16]):  # only where an option has more than three levels
+        folder = home / str(len(epochs))
+        runs = write_runs(
+            folder, digits, 1, optimizer__name=["sgd", "adam"], model__width=[1, 2], training__epochs=epochs
+        )
+        html = write_report(runs, home / "report")[0].read_text()
+        assert ("Parallel coordinates" in html) == (len(epochs) > 3)
+        assert "width ↓" not in html
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_report_of_one_configuration(home: Path, digits, seeds: int):
     page = Page(write_report(write_runs(home, digits, seeds), home / "report")[0].read_text())
-    assert "It is the only configuration" in page.text
+    assert "there is nothing to compare it with" in page.text
     assert "Every pair" not in page.text
     assert ("Missed by most runs" in page.text) == (seeds == 2)
 
@@ -158,10 +234,7 @@ def test_markdown_has_a_table_that_is_one(report: Path):
     counts = {line.count("|") for line in lines[head : head + 8]}
     assert counts == {lines[head].count("|")}
     assert lines[head + 2].startswith("| 1 | ")
-    assert (
-        lines[head - 2]
-        == "By validation accuracy; the test images choose nothing. ? means that the difference may be chance."
-    )
+    assert lines[head - 2] == "By validation accuracy; the test images choose nothing."
 
 
 def test_report_of_fifty_runs_is_small(home: Path, digits):
@@ -273,14 +346,32 @@ def test_learning_curves_have_a_line_for_each_run(home: Path, digits):
     comparison = compare(write_runs(home, digits, 2, model__width=[16, 32, 64]))
     panels = learning_curves(comparison.configurations)
     assert [panel.title for panel in panels] == [
-        "Validation cross-entropy", "Training cross-entropy", "Validation error (%)", "Learning rate",
+        "Validation cross-entropy", "Training cross-entropy", "Error (%): validation, training dashed",
+        "Learning rate",
     ]  # fmt: skip
-    for panel in panels:
-        assert panel.svg.count("<polyline") == 6
+    for panel, dashed in zip(panels, (0, 0, 3, 0), strict=True):
+        assert panel.svg.count('class="run"') == 6
+        assert panel.svg.count('class="mean"') == 3 + dashed
+        assert panel.svg.count("<polygon") == 3
         numbers = [float(n) for points in re.findall(r'points="([^"]+)"', panel.svg) for n in re.split("[ ,]", points)]
         assert min(numbers) >= 0
         assert max(numbers) <= 300
-    assert "width 64 · seed 1: 5 at the end" in panels[2].svg
+    assert "width 64: 5 at the end, mean of 2 seeds" in panels[2].svg
+
+
+def test_learning_curves_of_one_seed_have_no_band(home: Path, digits):
+    for panel in learning_curves(compare(write_runs(home, digits, 1, model__width=[16, 32])).configurations):
+        assert "<polygon" not in panel.svg
+        assert 'class="run"' not in panel.svg
+
+
+def test_reliability_chart_has_a_bar_for_each_bin(home: Path, digits):
+    found = compare(write_runs(home, digits, 1, model__width=[16, 32])).calibration
+    svg = reliability_chart(found.bins)
+    assert svg.count("<circle") == 15
+    numbers = [float(n) for points in re.findall(r'points="([^"]+)"', svg) for n in re.split("[ ,]", points)]
+    assert min(numbers) >= 0
+    assert max(numbers) <= 300
 
 
 def test_parallel_coordinates_have_a_line_for_each_configuration(home: Path, digits):
@@ -347,7 +438,7 @@ def test_report_works_in_a_browser_without_error_or_request(report: Path, home: 
     assert before == ["1", "2", "3", "4", "5", "6"]
     assert [accuracies[int(rank) - 1] for rank in rising] == sorted(accuracies)
     assert falling == rising[::-1]
-    assert (lit, unlit) == (8, 0)
+    assert (lit, unlit) == (5, 0)  # a group in each panel, and training beside validation in one
     assert fits
     assert pictures > 0
 

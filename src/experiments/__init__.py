@@ -3,6 +3,7 @@
 config = experiments.compose("optimizer=rmsprop", "training.epochs=3")
 record = experiments.run_experiment(config)
 experiments.load(record.directory).metrics["test/accuracy"]
+experiments.compare("a-sweep").frame()
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from experiments.comparison.exports import Answer
     from experiments.config import RunConfig
     from experiments.results.records import Record
 
-__all__ = ["compose", "load", "run_experiment"]
+__all__ = ["compare", "compose", "load", "run_experiment"]
 
 
 def compose(*overrides: str) -> RunConfig:
@@ -29,6 +31,13 @@ def run_experiment(config: RunConfig, directory: Path | None = None, **options: 
     from experiments import runner
 
     return runner.run_experiment(config, directory, **options)
+
+
+def compare(*names: str) -> Answer:
+    """The comparison of runs and sweeps, of the newest sweep where none is named; raises `InputError`."""
+    from experiments.comparison import exports
+
+    return exports.answer(*names)
 
 
 def load(run: Path | str) -> Record:

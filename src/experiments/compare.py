@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from experiments.entrance import exit_with
 from experiments.errors import InputError
 
 if TYPE_CHECKING:
+    from experiments.comparison.exports import Answer
     from experiments.results.records import Record
 
 DESCRIPTION = """\
-Compares finished runs: a table ranked by validation accuracy, the answer in sentences, and a report
+Compares finished runs: the answer in a few lines, a table ranked by validation accuracy, and a report
 (report.html, report.md, runs.csv). It reads run directories only: no TensorFlow, no MLflow, no network.
 """
 NAMES = "a run's directory, name or MLflow run id (a unique prefix), or a sweep; by default the newest sweep"
@@ -30,41 +33,46 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=DESCRIPTION)
     parser.add_argument("names", nargs="*", metavar="RUN|SWEEP", help=NAMES)
     parser.add_argument("--output", type=Path, metavar="DIR", help="of the report; by default the sweep or the run")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--long", action="store_const", dest="form", const="long", help="all that there is to say")
+    form.add_argument("--json", action="store_const", dest="form", const="json", help="all as JSON, and no report")
+    form.add_argument(
+        "--latex", action="store_const", dest="form", const="latex", help="the ranking as a table, and no report"
+    )
+    parser.set_defaults(form="short")
     return parser.parse_args()
 
 
-def show(names: Sequence[str], output: Path | None) -> int:
+def show(names: Sequence[str], output: Path | None, form: str = "short") -> int:
     """Prints the comparison and writes the report.
+
+    Args:
+        names: of runs and sweeps; the newest sweep where there is none.
+        output: folder of the report.
+        form: `short`, `long`, or `json` and `latex`, which write no report.
 
     Raises:
         InputError: no run was found, none has finished, or the report cannot be written.
     """
     from rich.console import Console
 
-    from experiments.comparison import report, terminal
+    from experiments.comparison import exports, report, terminal
     from experiments.comparison.comparison import compare
     from experiments.results import files
 
     home = files.home()
-    runs = _find(names, home)
+    runs = exports.find_runs(names, home)
     comparison = compare(runs)
-    terminal.show(comparison, Console())
+    if form in ("json", "latex"):
+        print(exports.json_text(comparison) if form == "json" else exports.latex(comparison))
+        return 0
+    terminal.show(comparison, Console(), long=form == "long")
     try:
         paths = report.write(comparison, (output or _place(runs, home)).resolve())
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from None
-    print(f"\nreport (open it in a browser; report.md and runs.csv lie beside it):\n{paths[0]}")
+    print(paths[0])
     return 0
-
-
-def _find(names: Sequence[str], home: Path) -> list[Record]:
-    """Every run that is named, once."""
-    from experiments.results import lookup
-
-    if not names:
-        return lookup.newest_sweep(home)
-    found = [record for name in names for record in lookup.find(name, home)]
-    return list({record.directory.resolve(): record for record in found}.values())
 
 
 def _place(runs: Sequence[Record], home: Path) -> Path:
@@ -81,6 +89,17 @@ def _place(runs: Sequence[Record], home: Path) -> Path:
     digest = hashlib.sha256("\n".join(sorted(str(path.resolve()) for path in directories)).encode()).hexdigest()
     return home / "outputs" / f"comparison-{digest[:8]}"
 
+
+class _Callable(ModuleType):
+    """`experiments.compare("sweep")` in a notebook, also where this module has taken the function's name."""
+
+    def __call__(self, *names: str) -> Answer:
+        from experiments.comparison import exports
+
+        return exports.answer(*names)
+
+
+sys.modules[__name__].__class__ = _Callable
 
 if __name__ == "__main__":
     main()

@@ -1,39 +1,44 @@
-"""All that a set of runs says, as numbers; `answer` puts it into sentences, `report` onto paper."""
+"""All that a set of runs says, as numbers; `sentences` puts it into words, `report` onto paper."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
+from experiments.comparison.calibration import Calibration, calibrate, overconfidence
+from experiments.comparison.comparisons import Difference, may_be_best
 from experiments.comparison.configurations import Configuration, gather
-from experiments.comparison.duels import Duel, against_best, all_pairs, bootstrap_cross_entropy
-from experiments.comparison.effects import Contrast, Importance, contrasts, importance
+from experiments.comparison.effects import Effect, Importance, find_effects, importance
 from experiments.comparison.ensemble import Ensemble, ensemble
+from experiments.comparison.intervals import accuracy_interval
 from experiments.comparison.mistakes import Disagreement, Mistake, disagreement, most_missed
-from experiments.comparison.statistics import after_choice, expected_best_of, holm
+from experiments.comparison.overfitting import OverfittingSeeds, judge
+from experiments.comparison.pairs import Field, Pair
+from experiments.comparison.selection import Selection, judge_selection
+from experiments.comparison.settings import label, of_sweep
 from experiments.errors import InputError
 from experiments.results.evaluation import Interval
 from experiments.results.records import Record
 from experiments.results.states import RunState
 
-MATRIX = 12  # configurations in the pairwise matrix: 66 tests, still readable on one page
+MATRIX = 30  # configurations whose pairs are shown: 435 of them
 
 
 @dataclass(frozen=True)
-class Selection:
-    """What choosing by test score instead of validation would have done.
+class Unfinished:
+    """Runs of one configuration that have no result, for the same reason.
 
     Attributes:
-        tried: configurations.
-        contenders: those that cannot be told apart from the best, itself included.
-        overstated: expected by how much the best test accuracy of the contenders overstates, in [0, 1].
+        label: what was asked of them.
+        state: how they ended.
+        reason: what they say about it, "" where nothing.
+        records: the runs.
     """
 
-    tried: int
-    contenders: int
-    overstated: float
+    label: str
+    state: str
+    reason: str
+    records: tuple[Record, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,30 +47,38 @@ class Comparison:
 
     Attributes:
         configurations: best validation accuracy first.
+        intervals: 95 % of the test accuracy of each.
+        may_be_best: whether each may have the highest true test accuracy; all False where only networks are compared.
+        overconfidence: mean confidence minus accuracy of each; None without predictions.
+        overfitting: of each, over its seeds.
         options: names of what varies between them.
         apart: runs that did not finish.
-        duels: the best against each other, corrected together.
-        bootstrap: interval of the difference in cross-entropy, best minus runner-up; None unless both are one
-            run.
-        matrix: every pair of the first twelve, corrected together.
-        contrasts: of each option, on test accuracy, corrected together (`p_values`).
-        p_values: of each contrast, corrected for all of them and for the choice of the best level.
-        importance: shares of the variance of test accuracy; None unless more than two options vary.
+        unfinished: the same, by what was asked of them.
+        pairs: the best with each other.
+        matrix: every pair of the first thirty.
+        effects: of each option, where more than one varies and seeds are repeated.
+        importance: shares of the variance of test accuracy; None like `effects`, or where no grid was tried.
+        calibration: of the best; None without predictions.
         disagreement: between the best and the runner-up; None without, or over different test images.
         most_missed: test images that most runs miss, the most votes first.
         ensemble: of all runs; None for fewer than two.
+        selection: what the best test score would have overstated.
         notes: what must be known to read the rest.
     """
 
     configurations: tuple[Configuration, ...]
+    intervals: tuple[Interval, ...]
+    may_be_best: tuple[bool, ...]
+    overconfidence: tuple[Difference | None, ...]
+    overfitting: tuple[OverfittingSeeds, ...]
     options: tuple[str, ...]
     apart: tuple[Record, ...]
-    duels: tuple[Duel, ...]
-    bootstrap: Interval | None
-    matrix: tuple[Duel, ...]
-    contrasts: tuple[Contrast, ...]
-    p_values: tuple[float, ...]
+    unfinished: tuple[Unfinished, ...]
+    pairs: tuple[Pair, ...]
+    matrix: tuple[Pair, ...]
+    effects: tuple[Effect, ...]
     importance: Importance | None
+    calibration: Calibration | None
     disagreement: Disagreement | None
     most_missed: tuple[Mistake, ...]
     ensemble: Ensemble | None
@@ -75,6 +88,11 @@ class Comparison:
     @property
     def best(self) -> Configuration:
         return self.configurations[0]
+
+    @property
+    def of_networks(self) -> bool:
+        """Whether no configuration has a second seed, so that nothing can be said of options."""
+        return all(len(c.records) == 1 for c in self.configurations)
 
 
 def compare(records: Sequence[Record]) -> Comparison:
@@ -88,23 +106,28 @@ def compare(records: Sequence[Record]) -> Comparison:
     if not finished:
         raise InputError(_nothing_finished(apart))
     configurations, notes = gather(finished)
-    best, options = configurations[0], tuple(configurations[0].settings)
-    duels = against_best(configurations)
-    found, p_values = _contrasts(configurations, options)
+    best, options, field = configurations[0], tuple(configurations[0].settings), Field(configurations)
+    pairs, unfinished, confident = field.against_first(), _unfinished(apart), overconfidence(configurations)
+    failed = {record.keys[1] for record in apart} - {c.records[0].keys[1] for c in configurations}
+    best_or_not = may_be_best(field.scored, field.degrees) if field.degrees else [False] * len(configurations)
     return Comparison(
         configurations=configurations,
+        intervals=tuple(accuracy_interval(s.sample, s.spread) for s in field.scored),
+        may_be_best=tuple(best_or_not),
+        overconfidence=tuple(confident),
+        overfitting=tuple(map(judge, configurations)),
         options=options,
         apart=apart,
-        duels=tuple(duels),
-        bootstrap=bootstrap_cross_entropy(duels[0]) if duels else None,
-        matrix=tuple(all_pairs(configurations[:MATRIX])),
-        contrasts=found,
-        p_values=p_values,
+        unfinished=unfinished,
+        pairs=tuple(pairs),
+        matrix=tuple(field.among(MATRIX, pairs)),
+        effects=tuple(find_effects(configurations, field.scored, options, field.degrees)),
         importance=_importance(configurations, options),
+        calibration=calibrate(best, confident[0]),
         disagreement=disagreement(best, configurations[1]) if len(configurations) > 1 else None,
         most_missed=most_missed(configurations, best.scores.test_set) if best.scores else (),
         ensemble=ensemble(configurations),
-        selection=_selection(configurations, duels),
+        selection=judge_selection(pairs, len(configurations) + len(failed)),
         notes=notes,
     )
 
@@ -117,36 +140,20 @@ def _nothing_finished(apart: Sequence[Record]) -> str:
     return f"none of the {len(apart)} runs has finished ({states}{more}); the same command again finishes them"
 
 
-def _contrasts(
-    configurations: Sequence[Configuration], options: Sequence[str]
-) -> tuple[tuple[Contrast, ...], tuple[float, ...]]:
-    """On test accuracy, over the runs that share the best configuration's test images."""
-    first = configurations[0].scores
-    comparable = [(c, c.scores) for c in configurations if c.scores and first and c.scores.test_set is first.test_set]
-    chosen_by = [record.metrics.get("validation/accuracy", np.nan) for c, _ in comparable for record in c.records]
-    if len(comparable) < 2 or not np.isfinite(chosen_by).all():
-        return (), ()
-    right = np.concatenate([scores.right for _, scores in comparable])
-    settings = [{**c.settings, "seed": seed} for c, _ in comparable for seed in c.seeds]
-    found = tuple(contrast for option in options for contrast in contrasts(right, chosen_by, settings, option))
-    return found, tuple(holm([after_choice(contrast.effect, contrast.levels) for contrast in found]))
+def _unfinished(apart: Sequence[Record]) -> tuple[Unfinished, ...]:
+    groups: dict[tuple[str, str, str], list[Record]] = {}
+    for record in apart:
+        error = f"{record.error.type}: {record.error.message}" if record.error else ""
+        groups.setdefault((label(of_sweep(record)) or record.name, record.state, error), []).append(record)
+    return tuple(Unfinished(*what, tuple(members)) for what, members in groups.items())
 
 
 def _importance(configurations: Sequence[Configuration], options: Sequence[str]) -> Importance | None:
     """None unless a grid was tried: an option with a new value in each configuration explains everything."""
     levels = [len({configuration.settings[option] for configuration in configurations}) for option in options]
-    if len(options) <= 2 or 2 * max(levels) > len(configurations):
+    if len(options) < 2 or 2 * max(levels) > len(configurations):
         return None
     runs = [(c.settings, record) for c in configurations for record in c.records]
     known = [run for run in runs if "test/accuracy" in run[1].metrics]
     scores = [record.metrics["test/accuracy"] for _, record in known]
     return importance(scores, [settings for settings, _ in known], options)
-
-
-def _selection(configurations: Sequence[Configuration], duels: Sequence[Duel]) -> Selection:
-    rivals = [duel for duel in duels if not duel.is_real]
-    # Half the variance of a difference belongs to each side; what both share cannot select one of them. The
-    # median, because one configuration that jumps about from seed to seed says nothing about the others.
-    variances = [(duel.accuracy.seed_variance or 0.0) + duel.accuracy.test_variance for duel in rivals]
-    error = float(np.sqrt(np.median(variances) / 2)) if variances else 0.0
-    return Selection(len(configurations), len(rivals) + 1, expected_best_of(len(rivals) + 1, error))

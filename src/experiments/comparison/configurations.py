@@ -11,8 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.comparison.estimate import accuracy_interval, t_interval
-from experiments.comparison.settings import Settings, label, varying
+from experiments.comparison.intervals import images_behind
+from experiments.comparison.settings import Settings, asked, label
+from experiments.comparison.spread import Sample, sample, sample_of_means
 from experiments.errors import InputError
 from experiments.results.evaluation import Interval, image_cross_entropy, predictions_digest
 from experiments.results.files import PREDICTIONS, RECORD
@@ -44,12 +45,16 @@ class Scores:
         right: (runs, n) whether the most probable class is the label.
         losses: (runs, n) cross-entropy, nats.
         predicted: (runs, n) the most probable class.
+        confidence: (runs, n) its probability.
+        validation_errors: (runs,) standard error of the mean cross-entropy over validation images, nats.
     """
 
     test_set: ImageSet
     right: NDArray[np.bool_]
     losses: NDArray[np.float32]
     predicted: NDArray[np.int16]
+    confidence: NDArray[np.float32]
+    validation_errors: NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +63,7 @@ class Configuration:
 
     Attributes:
         label: what makes it different from the others, in a few words.
-        settings: the same by option, see `settings.varying`.
+        settings: the same by option, see `settings.asked`.
         records: its runs in the order of seeds; `scores` has a row for each.
         scores: None where the runs have no predictions; the record's metrics are then all that is known.
     """
@@ -79,19 +84,23 @@ class Configuration:
             return tuple(float(share) for share in self.scores.right.mean(axis=1))
         return tuple(record.metrics.get("test/accuracy", float("nan")) for record in self.records)
 
+    @property
+    def validation_errors(self) -> tuple[float, ...]:
+        """Of each run, see `Scores`; NaN where it is not known."""
+        return tuple(self.scores.validation_errors) if self.scores else (math.nan,) * len(self.records)
+
     def mean(self, metric: str) -> float:
         """Mean of a metric over the runs; NaN where no run has it."""
         values = [record.metrics[metric] for record in self.records if metric in record.metrics]
         return float(np.mean(values)) if values else float("nan")
 
     @property
-    def accuracy_interval(self) -> Interval:
-        """95 % interval of the test accuracy: of seeds and images, or of what the metrics tell."""
+    def sample(self) -> Sample:
+        """Test accuracy of its runs, image by image where there are predictions."""
         if self.scores is not None:
-            return accuracy_interval(self.scores.right)
-        if len(self.records) == 1:
-            return Interval(self.mean("test/accuracy_low"), self.mean("test/accuracy_high"))
-        return t_interval(self.accuracies)
+            return sample(self.scores.right)
+        images = [_images_of(record.metrics) for record in self.records]
+        return sample_of_means(self.accuracies, min(images))
 
 
 class Gathered(NamedTuple):
@@ -106,6 +115,8 @@ class _Row(NamedTuple):
     right: NDArray[np.bool_]
     losses: NDArray[np.float32]
     predicted: NDArray[np.int16]
+    confidence: NDArray[np.float32]
+    validation_error: np.float64
 
 
 def gather(records: Sequence[Record]) -> Gathered:
@@ -121,12 +132,18 @@ def gather(records: Sequence[Record]) -> Gathered:
     for record in kept:
         row = rows.get(record.run_key)
         groups.setdefault((record.keys[1], row.test_set.key if row else ""), []).append(record)
-    settings = varying([members[0].config for members in groups.values()])
+    settings = asked([members[0] for members in groups.values()])
     configurations = [
         _configuration(members, values, [rows[member.run_key] for member in members if member.run_key in rows])
         for members, values in zip(groups.values(), settings, strict=True)
     ]
     return Gathered(tuple(sorted(configurations, key=_rank)), _notes(records, kept, unreadable, rows))
+
+
+def _images_of(metrics: Mapping[str, float]) -> int:
+    """How many test images are behind a run's metrics; 0 where they do not tell."""
+    share, low, high = (metrics.get(f"test/accuracy{end}", math.nan) for end in ("", "_low", "_high"))
+    return images_behind(share, Interval(low, high))
 
 
 def _rank(configuration: Configuration) -> tuple[float, float, str]:
@@ -214,7 +231,12 @@ def _read(predictions: Predictions, dataset_digest: str, test_sets: dict[str, Im
     test_set = test_sets.setdefault(key, ImageSet(key, labels, digests))
     predicted = predictions.test_probabilities.argmax(axis=1).astype(np.int16)
     losses = image_cross_entropy(predictions.test_probabilities, labels).astype(np.float32)
-    return _Row(test_set, predicted == labels, losses, predicted)
+    confidence = predictions.test_probabilities.max(axis=1).astype(np.float32)
+    error = np.float64(math.nan)
+    if images := len(predictions.validation_labels):
+        of_validation = image_cross_entropy(predictions.validation_probabilities, predictions.validation_labels)
+        error = np.float64(of_validation.std() / math.sqrt(images))
+    return _Row(test_set, predicted == labels, losses, predicted, confidence, error)
 
 
 def _notes(

@@ -1,4 +1,4 @@
-"""What each varied option contributes: contrasts over matched pairs of runs, and shares of the variance."""
+"""What each varied option contributes: its best level against the others, and its share of the variance."""
 
 from __future__ import annotations
 
@@ -8,102 +8,134 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.comparison.estimate import Estimate, mean_estimate
-from experiments.comparison.statistics import paired_runs
-
-Settings = Sequence[Mapping[str, Hashable]]
+from experiments.comparison.comparisons import (
+    LEVEL,
+    Difference,
+    Scored,
+    agreeing,
+    difference,
+    holm_over_families,
+    step_down,
+)
+from experiments.comparison.configurations import Configuration
+from experiments.comparison.settings import Settings
+from experiments.results.evaluation import Interval
 
 
 @dataclass(frozen=True)
-class Contrast:
-    """Mean score with the level of an option that is best by validation minus that with another, all else equal.
+class Effect:
+    """Mean test accuracy with an option's level that is best by validation minus that with another, all else equal.
 
     Attributes:
         option: the option that varies.
         best: the level that is best by validation.
         other: the level it is compared with.
-        effect: `best` minus `other`; its "seeds" are the matched pairs.
-        pairs: number of pairs of runs that differ in nothing else.
-        levels: number of levels that `best` was chosen from.
+        difference: `best` minus `other`, averaged over settings of all else.
+        interval: 95 %, together with all effects.
+        p_value: adjusted for the levels of the option, and for all options.
+        settings: how many settings of all else it is averaged over.
     """
 
     option: str
     best: Hashable
     other: Hashable
-    effect: Estimate
-    pairs: int
-    levels: int
+    difference: Difference
+    interval: Interval
+    p_value: float
+    settings: int
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the variance of a score between runs, each in [0, 1]; they sum to 1 in a complete grid.
+    """Shares of the variance of a score between runs (ω², corrected for what chance alone would explain).
 
     Attributes:
-        options: what each option explains by itself, on average over the others (η²).
-        interactions: what only combinations of options explain.
-        repetitions: what differs between runs of one configuration.
+        options: what each option explains by itself, on average over the others; may be just below 0.
+        combinations: what only combinations of options explain; may be below 0.
+        seeds: what differs between seeds.
     """
 
     options: Mapping[str, float]
-    interactions: float
-    repetitions: float
+    combinations: float
+    seeds: float
+
+    def shares(self) -> dict[str, float]:
+        """The same in [0, 1], with `combinations` and `seeds` the last; they sum to 1."""
+        known = {**self.options, "combinations": self.combinations, "seeds": self.seeds}
+        floored = {name: max(0.0, share) for name, share in known.items()}
+        total = sum(floored.values())
+        return {name: share / total for name, share in floored.items()}
 
 
-def matched_blocks(settings: Settings, option: str) -> list[dict[Hashable, int]]:
-    """Level of `option` → run, for each setting of all else, seed included, that occurs more than once."""
+def find_effects(
+    configurations: Sequence[Configuration], scored: Sequence[Scored], options: Sequence[str], degrees: int
+) -> list[Effect]:
+    """Of each option that varies beside others, the largest first; none without repeated seeds or common test images.
+
+    Args:
+        configurations: the best by validation first; those on its test images are compared.
+        scored: the same, with their spread.
+        options: names of what varies. Of a single one the ranking says all.
+        degrees: of freedom over all configurations.
+    """
+    kept = [index for index, s in enumerate(scored) if s.test_set and s.test_set == scored[0].test_set]
+    if len(options) < 2 or not degrees:
+        return []
+    inside, settings = [scored[index] for index in kept], [configurations[index].settings for index in kept]
+    chosen_by = [configurations[index].mean("validation/accuracy") for index in kept]
+    families = [_differences(option, inside, settings, chosen_by, degrees) for option in options]
+    adjusted = holm_over_families([step_down([d for _, _, d, _ in family]) for family in families])
+    count = sum(bool(family) for family in families)
+    found = []
+    for option, family, p_values in zip(options, families, adjusted, strict=True):
+        effects = [
+            Effect(
+                option, best, other, d, agreeing(d.interval(len(family) + 1, LEVEL / count), d.value, p), p, settings
+            )
+            for (best, other, d, settings), p in zip(family, p_values, strict=True)
+        ]  # fmt: skip
+        found += sorted(effects, key=lambda effect: -effect.difference.value)
+    return found
+
+
+def matched_settings(settings: Sequence[Settings], option: str) -> list[dict[Hashable, int]]:
+    """Level of `option` → configuration, for each setting of all else that occurs with more than one level."""
     blocks: dict[frozenset[tuple[str, Hashable]], dict[Hashable, int]] = {}
-    for run, values in enumerate(settings):
+    for index, values in enumerate(settings):
         others = frozenset((name, value) for name, value in values.items() if name != option)
-        blocks.setdefault(others, {})[values[option]] = run
+        blocks.setdefault(others, {})[values[option]] = index
     return [block for block in blocks.values() if len(block) > 1]
 
 
-def contrasts(right: NDArray[np.bool_], chosen_by: Sequence[float], settings: Settings, option: str) -> list[Contrast]:
-    """The option's best level against each of its other levels, the largest effect first.
-
-    Pairs are matched in everything else and share their test images, so the interval of an effect contains
-    what seeds and the other options do to it as well as the finite test set; a single pair is two runs alone.
-    The best level is the one that gains most over the mean of its blocks in `chosen_by`.
-
-    Args:
-        right: (runs, images) whether a run is right.
-        chosen_by: each run's score on other images, higher is better.
-        settings: each run's varied options, its seed among them; the same names in all.
-        option: the name of one of them.
-    """
-    blocks = matched_blocks(settings, option)
+def _differences(
+    option: str, scored: Sequence[Scored], settings: Sequence[Settings], chosen_by: Sequence[float], degrees: int
+) -> list[tuple[Hashable, Hashable, Difference, int]]:
+    blocks = matched_settings(settings, option)
     best = _best_level(chosen_by, blocks)
-    levels = dict.fromkeys(level for block in blocks for level in block)
-    results = []
+    found = []
     for level in dict.fromkeys(level for block in blocks for level in block if best in block and level != best):
         pairs = [(block[best], block[level]) for block in blocks if best in block and level in block]
-        results.append(Contrast(option, best, level, _effect(right, pairs), len(pairs), len(levels)))
-    return sorted(results, key=lambda contrast: -contrast.effect.value)
-
-
-def _effect(right: NDArray[np.bool_], pairs: Sequence[tuple[int, int]]) -> Estimate:
-    first, second = (list(side) for side in zip(*pairs, strict=True))
-    if len(pairs) == 1:
-        return paired_runs(right[first[0]], right[second[0]])
-    return mean_estimate(right[first].astype(np.float32) - right[second].astype(np.float32))
+        first, second = ([scored[index] for index in side] for side in zip(*pairs, strict=True))
+        found.append((best, level, difference(first, second, degrees), len(pairs)))
+    return found
 
 
 def _best_level(scores: Sequence[float], blocks: list[dict[Hashable, int]]) -> Hashable:
+    """The level that gains most over the mean of its blocks."""
     gains: dict[Hashable, list[float]] = {}
     for block in blocks:
-        mean = np.mean([scores[run] for run in block.values()])
-        for level, run in block.items():
-            gains.setdefault(level, []).append(float(scores[run] - mean))
+        mean = np.mean([scores[index] for index in block.values()])
+        for level, index in block.items():
+            gains.setdefault(level, []).append(float(scores[index] - mean))
     return max(gains, key=lambda level: np.mean(gains[level]), default=None)
 
 
-def importance(scores: Sequence[float], settings: Settings, options: Sequence[str]) -> Importance:
-    """How much of the variance between runs each option explains (ANOVA, type II sums of squares).
+def importance(scores: Sequence[float], settings: Sequence[Settings], options: Sequence[str]) -> Importance | None:
+    """How much of the variance between runs each option explains; None without repeated runs or any variance.
 
-    Source: F. Hutter, H. Hoos, K. Leyton-Brown, An Efficient Approach for Assessing Hyperparameter
-    Importance, 2014 (functional ANOVA; a grid needs no trees); D. Montgomery, Design and Analysis of
-    Experiments, ch. 5.
+    ω² of an analysis of variance with type II sums of squares.
+    Source: W. Hays, Statistics for Psychologists, 1963; F. Hutter, H. Hoos, K. Leyton-Brown, An Efficient Approach for
+    Assessing Hyperparameter Importance, 2014 (functional ANOVA; a grid needs no trees).
 
     Args:
         scores: one of each run, any metric.
@@ -112,17 +144,21 @@ def importance(scores: Sequence[float], settings: Settings, options: Sequence[st
     """
     y = np.asarray(scores, np.float64)
     total = float(np.square(y - y.mean()).sum())
-    if total == 0:
-        return Importance(dict.fromkeys(options, 0.0), 0.0, 0.0)
-    columns = {option: _indicators([run.get(option) for run in settings]) for option in options}
     cells = [tuple(run.get(option) for option in options) for run in settings]
+    degrees = len(y) - len(set(cells))
+    if total == 0 or degrees == 0:
+        return None
+    columns = {option: _indicators([run.get(option) for run in settings]) for option in options}
     additive, within = _unexplained(y, list(columns.values())), _within(y, cells)
     without = {option: _unexplained(y, [columns[other] for other in options if other != option]) for option in options}
-    return Importance(
-        options={option: max(0.0, rest - additive) / total for option, rest in without.items()},
-        interactions=max(0.0, additive - within) / total,
-        repetitions=within / total,
-    )
+    by_chance = within / degrees  # mean square of the seeds
+
+    def share(explained: float, parameters: int) -> float:
+        return (explained - parameters * by_chance) / (total + by_chance)
+
+    alone = {option: share(without[option] - additive, columns[option].shape[1] - 1) for option in options}
+    together = share(total - within, len(set(cells)) - 1)
+    return Importance(alone, together - sum(alone.values()), 1 - together)
 
 
 def _indicators(levels: Sequence[Hashable]) -> NDArray[np.float64]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.comparison.comparisons import count_only, mcnemar
 from experiments.comparison.configurations import Configuration, read_predictions
-from experiments.comparison.statistics import mcnemar
-from experiments.results.evaluation import Interval, cross_entropy, wilson_interval
+from experiments.results.evaluation import Interval, cross_entropy, image_cross_entropy, wilson_interval
 from experiments.results.records import Predictions
 
 MOST_MEMBERS = 50  # more than anybody would serve, and 32 MB of MNIST probabilities
@@ -18,10 +19,17 @@ MOST_MEMBERS = 50  # more than anybody would serve, and 32 MB of MNIST probabili
 
 @dataclass(frozen=True)
 class Member:
-    """A run; `cost_of_leaving` is by how much the others' validation cross-entropy is higher than all's."""
+    """A run of an ensemble.
+
+    Attributes:
+        cost_of_leaving: by how much the others' validation cross-entropy is higher than that of all, nats; None where
+            it is not known.
+        error: standard error of the cost over validation images.
+    """
 
     name: str
     cost_of_leaving: float | None
+    error: float
 
 
 @dataclass(frozen=True)
@@ -46,15 +54,16 @@ class Ensemble:
     p_value: float
 
     @property
-    def idle(self) -> tuple[str, ...]:
-        """Members without which the others have no higher validation cross-entropy."""
-        return tuple(m.name for m in self.members if m.cost_of_leaving is not None and m.cost_of_leaving <= 0)
+    def harmful(self) -> tuple[str, ...]:
+        """Members without which the others have a lower validation cross-entropy, by two standard errors or more."""
+        known = ((m.name, m.cost_of_leaving, m.error) for m in self.members)
+        return tuple(name for name, cost, error in known if cost is not None and cost < -2 * error)
 
 
 def ensemble(configurations: Sequence[Configuration]) -> Ensemble | None:
     """All runs on the first configuration's test images together; None for fewer than two.
 
-    Members are chosen, and judged idle, by validation; the test images only tell what the whole is worth.
+    Members are chosen, and judged harmful, by validation; the test images only tell what the whole is worth.
     """
     first = configurations[0].scores
     runs = [
@@ -69,7 +78,7 @@ def ensemble(configurations: Sequence[Configuration]) -> Ensemble | None:
     chosen = runs[:MOST_MEMBERS]
     predictions = [read_predictions(record) for _, record in chosen]
     costs = _costs_of_leaving(predictions)
-    members = tuple(Member(name, cost) for (name, _), cost in zip(chosen, costs, strict=True))
+    members = tuple(Member(name, *cost) for (name, _), cost in zip(chosen, costs, strict=True))
     return _evaluated(members, len(runs), predictions)
 
 
@@ -85,15 +94,17 @@ def _evaluated(members: tuple[Member, ...], candidates: int, predictions: list[P
         accuracy_interval=wilson_interval(int(right.sum()), len(labels)),
         cross_entropy=cross_entropy(mean, labels),
         single_accuracy=float(single.mean()),
-        p_value=mcnemar(int(np.sum(right & ~single)), int(np.sum(single & ~right))),
+        p_value=mcnemar(*count_only(right, single)),
     )
 
 
-def _costs_of_leaving(predictions: list[Predictions]) -> list[float] | list[None]:
+def _costs_of_leaving(predictions: list[Predictions]) -> list[tuple[float | None, float]]:
+    """Each one's cost and its standard error; unknown where the validation images differ."""
     labels = predictions[0].validation_labels
     if not len(labels) or not all(np.array_equal(p.validation_labels, labels) for p in predictions):
-        return [None] * len(predictions)
+        return [(None, 0.0)] * len(predictions)
     stacked: NDArray[np.float32] = np.stack([p.validation_probabilities for p in predictions])
     total, others = stacked.sum(axis=0), len(predictions) - 1
-    whole = cross_entropy(total / len(predictions), labels)
-    return [cross_entropy((total - own) / others, labels) - whole for own in stacked]
+    whole = image_cross_entropy(total / len(predictions), labels)
+    costs = [image_cross_entropy((total - own) / others, labels) - whole for own in stacked]
+    return [(float(cost.mean()), float(cost.std() / math.sqrt(len(cost)))) for cost in costs]

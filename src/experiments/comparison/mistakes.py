@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.comparison.configurations import Configuration, ImageSet, Scores
-from experiments.comparison.duels import missed
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,19 @@ def most_missed(configurations: Iterable[Configuration], test_set: ImageSet) -> 
     return tuple(sorted(_listed(together, missed(together)), key=lambda mistake: -mistake.votes))
 
 
+def missed(scores: Scores) -> NDArray[np.bool_]:
+    """(n,) whether more than half of the runs have an image wrong."""
+    return np.asarray(2 * np.count_nonzero(scores.right, axis=0) < len(scores.right))
+
+
 def _together(scores: Sequence[Scores]) -> Scores:
     return Scores(
         scores[0].test_set,
         np.concatenate([part.right for part in scores]),
         np.concatenate([part.losses for part in scores]),
         np.concatenate([part.predicted for part in scores]),
+        np.concatenate([part.confidence for part in scores]),
+        np.concatenate([part.validation_errors for part in scores]),
     )
 
 

@@ -9,14 +9,17 @@ from typing import Any, NamedTuple
 import jinja2
 
 from experiments.comparison import charts
-from experiments.comparison.answer import p_text, percent, percent_interval, points, sentences, signed
-from experiments.comparison.axes import round_ticks, shade
+from experiments.comparison.axes import shade
+from experiments.comparison.bars import draw_bars
 from experiments.comparison.comparison import MATRIX, Comparison, compare
 from experiments.comparison.configurations import Configuration
-from experiments.comparison.duels import Duel
+from experiments.comparison.formats import p_text, percent, percent_interval, point_interval, points, signed
 from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.mistakes import Mistake
+from experiments.comparison.pairs import Pair
 from experiments.comparison.parallel import levels, parallel_coordinates
+from experiments.comparison.reliability_chart import reliability_chart
+from experiments.comparison.sentences import headlines, sentences
 from experiments.comparison.settings import show
 from experiments.comparison.table import runs_csv, table
 from experiments.results.files import write_atomically
@@ -25,26 +28,10 @@ from experiments.results.test_images import TestImages
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "runs.csv"
 TILES = 24  # pictures in each part of the disagreement, twice as many in the gallery of what most runs miss
-MOST_INTERVALS = 30  # rows of the chart of accuracies
-
-
-class Bar(NamedTuple):
-    """A row of the chart of accuracies; places are percent of the chart's width."""
-
-    label: str
-    rank: int
-    text: str
-    low: float
-    high: float
-    dot: float
-    seeds: tuple[float, ...]
-
-
-class Bars(NamedTuple):
-    """The rows, and the axis as (place, label)."""
-
-    rows: list[Bar]
-    ticks: list[tuple[float, str]]
+ESSENTIAL = ("#", "configuration", "seeds", "test %", "95% interval", "against best")  # on paper
+TOLD_ABOVE = ("seeds", "95% interval")  # by the first figure, so a phone's table goes without
+FINE_CELLS = 12  # configurations whose pairs are told in numbers; of more, only the verdict is seen at once
+PARALLEL_LEVELS = 3  # of an option, beyond which parallel coordinates say more than the ranking
 
 
 class Shaded(NamedTuple):
@@ -98,7 +85,12 @@ def _environment() -> jinja2.Environment:
     environment.filters |= {
         "percent": percent, "interval": percent_interval, "p_text": p_text, "show": show, "cell": _cell
     }  # fmt: skip
-    environment.globals |= {"points": points, "signed": signed, "colour": charts.colour}
+    environment.globals |= {
+        "points": points,
+        "point_interval": point_interval,
+        "signed": signed,
+        "colour": charts.colour,
+    }
     return environment
 
 
@@ -109,50 +101,50 @@ def _cell(text: str) -> str:
 
 def _context(comparison: Comparison) -> dict[str, Any]:
     configurations, options = comparison.configurations, comparison.options
-    images = load_images(comparison.best)
+    images, told, shown = load_images(comparison.best), sentences(comparison), len(headlines(comparison))
+    most_levels = max((len({c.settings[option] for c in configurations}) for option in options), default=0)
     return {
         "comparison": comparison,
-        "sentences": sentences(comparison),
+        "headlines": told[:shown],
+        "sentences": told,
+        "details": told[shown:],
         "table": table(comparison),
+        "essential": {*ESSENTIAL, *options},
+        "told_above": TOLD_ABOVE,
         "title": _title(comparison),
+        "data": _data(comparison),
         "records": [record for c in configurations for record in c.records],
-        "bars": _bars(configurations[:MOST_INTERVALS]),
+        "bars": draw_bars(comparison),
         "panels": charts.learning_curves(configurations),
-        "most_runs": charts.MOST_RUNS,
-        "legend": [c.label for c in configurations[: charts.COLOURS]],
+        "most_curves": charts.MOST_CONFIGURATIONS,
+        "legend": charts.legend(configurations),
         "heat_map": _heat_map(configurations, options) if len(options) == 2 else None,
-        "parallel": parallel_coordinates(configurations, options) if len(options) > 2 else "",
-        "effects": list(zip(comparison.contrasts, comparison.p_values, strict=True)),
+        "parallel": parallel_coordinates(configurations, options)
+        if len(options) > 2 and most_levels > PARALLEL_LEVELS
+        else "",
+        "effects": comparison.effects,
+        "shares": comparison.importance.shares() if comparison.importance else {},
         "matrix": _matrix(comparison),
+        "fine": len(configurations[:MATRIX]) <= FINE_CELLS,
+        "reliability": reliability_chart(comparison.calibration.bins) if comparison.calibration else "",
         "images": images,
         "galleries": _galleries(comparison, images),
         "most_missed": [_tile(mistake, images) for mistake in comparison.most_missed[: 2 * TILES]],
     }
 
 
+def _data(comparison: Comparison) -> str:
+    """Names of the data sets; a folder or file of one's own goes by its own name."""
+    found: dict[str, None] = {}
+    for record in (record for c in comparison.configurations for record in c.records):
+        path = record.config.get("dataset", {}).get("path") if record.dataset.name == "files" else None
+        found[Path(str(path)).name if path else record.dataset.name] = None
+    return ", ".join(found)
+
+
 def _title(comparison: Comparison) -> str:
     sweeps = {record.sweep for c in comparison.configurations for record in c.records}
     return sweep if len(sweeps) == 1 and (sweep := sweeps.pop()) else "Comparison of runs"
-
-
-def _bars(configurations: Sequence[Configuration]) -> Bars:
-    """Test accuracy with its interval and each seed, on one axis."""
-    known = {rank: c for rank, c in enumerate(configurations) if c.accuracy_interval.low >= 0}
-    if not known:
-        return Bars([], [])
-    ends = [end for c in known.values() for end in (c.accuracy_interval.low, c.accuracy_interval.high, *c.accuracies)]
-    ticks = round_ticks(100 * min(ends), min(100.0, 100 * max(ends)))
-
-    def place(share: float) -> float:
-        return round((100 * share - ticks[0]) / (ticks[-1] - ticks[0]) * 100, 2)
-
-    rows = []
-    for rank, c in known.items():
-        interval, mean = c.accuracy_interval, sum(c.accuracies) / len(c.accuracies)
-        text = f"{percent(mean)} {percent_interval(interval)}"
-        seeds = tuple(map(place, c.accuracies)) if len(c.accuracies) > 1 else ()
-        rows.append(Bar(c.label, rank, text, place(interval.low), place(interval.high), place(mean), seeds))
-    return Bars(rows, [(place(tick / 100), f"{tick:g}") for tick in ticks])
 
 
 def _heat_map(configurations: Sequence[Configuration], options: Sequence[str]) -> dict[str, Any]:
@@ -171,11 +163,11 @@ def _heat_map(configurations: Sequence[Configuration], options: Sequence[str]) -
     }
 
 
-def _matrix(comparison: Comparison) -> list[tuple[str, list[Duel | None]]]:
-    """Rows of duels; a cell below the diagonal is the one above it."""
+def _matrix(comparison: Comparison) -> list[tuple[str, list[Pair]]]:
+    """A row for each configuration but the first: its pairs with those that rank before it."""
     first = comparison.configurations[:MATRIX]
-    duels = {(duel.a, duel.b): duel for duel in comparison.matrix}
-    return [(a.label, [duels.get((a, b)) or duels.get((b, a)) for b in first]) for a in first]
+    pairs = {(id(pair.a), id(pair.b)): pair for pair in comparison.matrix}
+    return [(b.label, [pairs[id(a), id(b)] for a in first[:place]]) for place, b in enumerate(first) if place]
 
 
 def _galleries(comparison: Comparison, images: TestImages) -> list[tuple[str, int, list[Tile]]]:

@@ -8,12 +8,11 @@ import math
 from collections.abc import Hashable, Iterator
 from typing import NamedTuple
 
-from experiments.comparison.answer import overfitting_text, percent_interval, signed
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.configurations import UNTESTED, Configuration
-from experiments.comparison.duels import Duel
-from experiments.comparison.settings import show
-from experiments.results.records import Record
+from experiments.comparison.formats import percent_interval, signed
+from experiments.comparison.pairs import Pair
+from experiments.comparison.settings import of_sweep, show
 
 
 class Column(NamedTuple):
@@ -42,12 +41,14 @@ METRICS = (
     Column("seeds", "runs that differ only in their seed; the numbers are their means"),
     Column("validation %", "validation accuracy in percent; the ranking is by this"),
     Column("test %", "test accuracy in percent"),
-    Column("95% interval", "of the test accuracy, for the choice of seeds and of test images"),
-    Column("against best", "test accuracy minus that of the best, in points; ? it may be chance", False),
+    Column("95% interval", "of the test accuracy, over seeds and test images; of one run: of this network only"),
+    Column(
+        "against best", "test accuracy minus that of the first, in points, and whether that is beyond chance", False
+    ),
     Column("cross-entropy", "on the test images, in nats; lower is better"),
-    Column("calibration", "expected calibration error on the test images; 0 is honest"),
+    Column("overconfident", "mean confidence minus accuracy on the test images, in points; below 0: too modest"),
     Column("gap", "training minus validation accuracy, in points"),
-    Column("overfits", "from which epoch on, or how many of the runs", False),
+    Column("overfits", "how many seeds, and from which epoch on", False),
     Column("parameters", "of the model"),
     Column("seconds", "from start to end of a run"),
 )
@@ -57,10 +58,9 @@ def table(comparison: Comparison) -> Table:
     """Rank, what varies, and what came of it."""
     options = [Column(name, "varied option", _is_numeric(comparison, name)) for name in comparison.options]
     described = options or [Column("configuration", "model and optimizer", False)]
-    duels = [None, *comparison.duels]
     rows = [
-        (Cell(str(rank), rank), *_settings(configuration), *_metrics(configuration, duel))
-        for rank, (configuration, duel) in enumerate(zip(comparison.configurations, duels, strict=True), 1)
+        (Cell(str(place + 1), place + 1), *_settings(configuration), *_metrics(comparison, place))
+        for place, configuration in enumerate(comparison.configurations)
     ]
     return Table((Column("#", "rank by validation accuracy"), *described, *METRICS), tuple(rows))
 
@@ -77,33 +77,37 @@ def _settings(configuration: Configuration) -> Iterator[Cell]:
         yield Cell(f"{show(value)}{untested}", value)
 
 
-def _metrics(configuration: Configuration, duel: Duel | None) -> Iterator[Cell]:
-    mean, interval = configuration.mean, configuration.accuracy_interval
+def _metrics(comparison: Comparison, place: int) -> Iterator[Cell]:
+    configuration, interval = comparison.configurations[place], comparison.intervals[place]
+    mean, confident = configuration.mean, comparison.overconfidence[place]
     yield Cell(str(len(configuration.records)), len(configuration.records))
     for metric in ("validation/accuracy", "test/accuracy"):
         yield _number(100 * mean(metric), ".2f")
-    yield Cell(percent_interval(interval) if math.isfinite(interval.low) else "–", interval.low)
-    yield _against_best(duel)
+    yield Cell(percent_interval(interval), interval.low)
+    yield _against_best(comparison.pairs[place - 1] if place else None)
     yield _number(mean("test/cross_entropy"), ".4f")
-    yield _number(mean("test/calibration_error"), ".4f")
-    gap = 100 * mean("generalisation_gap")
-    yield Cell(signed(gap) if math.isfinite(gap) else "–", gap)
-    overfits = overfitting_text(configuration)
+    yield _points(100 * confident.value if confident else math.nan)
+    yield _points(100 * mean("generalisation_gap"))
+    overfits = str(comparison.overfitting[place])
     yield Cell(overfits, overfits)
     records = configuration.records
     yield _number(sum(record.parameters for record in records) / len(records), ",.0f")
     yield _number(sum(record.seconds for record in records) / len(records), ",.1f")
 
 
+def _points(value: float) -> Cell:
+    return Cell(signed(value) if math.isfinite(value) else "–", value)
+
+
 def _number(value: float, form: str) -> Cell:
     return Cell(format(value, form) if math.isfinite(value) else "–", value)
 
 
-def _against_best(duel: Duel | None) -> Cell:
-    if duel is None:
-        return Cell("best", 0.0)
-    difference = -duel.accuracy.value
-    verdict = ("better" if difference > 0 else "worse") if duel.is_real else "?"
+def _against_best(pair: Pair | None) -> Cell:
+    if pair is None:
+        return Cell("first", 0.0)
+    difference = -pair.accuracy.value
+    verdict = ("better" if difference > 0 else "worse") if pair.is_shown else "not shown"
     return Cell(f"{verdict} {signed(100 * difference)}", difference)
 
 
@@ -126,7 +130,7 @@ def runs_csv(comparison: Comparison) -> str:
         )
     for record in comparison.apart:
         error = f"{record.error.type}: {record.error.message}" if record.error else None
-        settings = [_varied(record, option) for option in comparison.options]
+        settings = [of_sweep(record).get(option) for option in comparison.options]
         writer.writerow(
             [None, record.name, record.state, record.sweep, record.job, *settings, record.seed]
             + [record.metrics.get(metric) for metric in metrics]
@@ -134,8 +138,3 @@ def runs_csv(comparison: Comparison) -> str:
             + [record.run_key, record.directory.resolve(), error]
         )
     return text.getvalue()
-
-
-def _varied(record: Record, option: str) -> object:
-    """The value of an option in a run that has no place in the table, by its overrides."""
-    return next((v for key, v in record.varied.items() if key == option or key.endswith(f".{option}")), None)

@@ -23,7 +23,6 @@ from experiments.upgrades import FORMAT, bring_up, newest
 
 log = logging.getLogger(__name__)
 SUMMARY = "summary.csv"
-MOST_SENTENCES = 2  # of the comparison's answer; the report has all
 COUNTED = (JobState.DONE, JobState.FAILED, JobState.DIVERGED, JobState.INTERRUPTED)  # as metrics in MLflow
 MISSING = (JobState.INTERRUPTED, JobState.PAUSED, JobState.WAITING)
 
@@ -118,7 +117,7 @@ def _compare(sweep: Sweep) -> list[str]:
 
 
 def _told(compared: Compared) -> list[str]:
-    return [*compared.sentences[:MOST_SENTENCES], f"report: {compared.files[0]}"]
+    return [*compared.sentences, f"report: {compared.files[0]}"]
 
 
 def tell(sweep: Sweep, answer: Sequence[str], *, asked: int) -> int:

@@ -118,9 +118,9 @@ def compare_runs(runs: Sequence[Path], directory: Path) -> Compared:
         OSError: the report cannot be written.
     """
     from experiments.comparison import comparison
-    from experiments.comparison.answer import sentences
     from experiments.comparison.report import write
+    from experiments.comparison.sentences import headlines
 
     compared = comparison.compare([records.load(run) for run in runs])
     written = write(compared, directory)
-    return Compared(tuple(f"{s.topic}: {s.text}" for s in sentences(compared)), tuple(written))
+    return Compared(tuple(sentence.text for sentence in headlines(compared)), tuple(written))

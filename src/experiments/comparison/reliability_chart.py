@@ -1,0 +1,64 @@
+"""The reliability diagram as inline SVG: accuracy by confidence, with Wilson's bars."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from experiments.comparison.axes import Axis
+from experiments.comparison.calibration import Bin
+
+SIZE, LEFT, BOTTOM, PAD = 300, 52, 40, 10  # in its own units
+LEAST = 0.0005  # share of errors at the far end of the axes: nearly all bins of a good model lie beyond 99 %
+TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+
+
+def reliability_chart(bins: Sequence[Bin]) -> Markup:
+    """Both axes are logarithmic in what is missing to 1, so that the last tenths are seen."""
+    largest = max([1 - min(b.confidence, b.interval.low) for b in bins] + [0.02])
+    across, up = _axis(largest, LEFT, SIZE - PAD), _axis(largest, SIZE - BOTTOM, PAD)
+    ticks = [tick for tick in TICKS if tick <= largest][:: 2 if largest > 0.1 else 1]
+    parts = [
+        Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, SIZE - PAD, y, y)
+        for y in map(up.place, ticks)
+    ]
+    parts += [_text(LEFT - 6, up.place(tick) + 4, _percent(tick), "end") for tick in ticks]
+    parts += [_text(across.place(tick), SIZE - BOTTOM + 15, _percent(tick), "middle") for tick in ticks[::2]]
+    parts.append(_text((LEFT + SIZE - PAD) / 2, SIZE - 6, "confidence", "middle"))
+    parts.append(
+        Markup('<line class="axis" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
+            across.place(largest), up.place(largest), across.place(LEAST), up.place(LEAST)
+        )
+    )
+    parts += [_bar(b, across, up) for b in bins]
+    return Markup(
+        '<svg class="square" viewBox="0 0 {0} {0}" role="img" aria-label="Accuracy by confidence">{1}</svg>'
+    ).format(SIZE, Markup().join(parts))
+
+
+def _axis(largest: float, start: float, end: float) -> Axis:
+    span = math.log(largest / LEAST)
+    return Axis(
+        lambda missing: start + math.log(largest / max(missing, LEAST)) / span * (end - start), (), _percent
+    )  # fmt: skip
+
+
+def _percent(missing: float) -> str:
+    return f"{100 * (1 - missing):g}%"
+
+
+def _bar(b: Bin, across: Axis, up: Axis) -> Markup:
+    x = across.place(1 - b.confidence)
+    told = f"{b.images:,} images: confidence {100 * b.confidence:.2f}%, accuracy {100 * b.accuracy:.2f}%"
+    return Markup(
+        '<g class="line s0"><title>{}</title><polyline points="{:.1f},{:.1f} {:.1f},{:.1f}"/>'
+        '<circle cx="{:.1f}" cy="{:.1f}" r="3"/></g>'
+    ).format(
+        told, x, up.place(1 - b.interval.low), x, up.place(1 - b.interval.high), x, up.place(1 - b.accuracy)
+    )  # fmt: skip
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(x, y, anchor, text)

@@ -1,0 +1,224 @@
+"""The answer in sentences, each true by itself and with its numbers; the first is one that can be repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+from experiments.comparison.comparison import Comparison
+from experiments.comparison.comparisons import LEVEL
+from experiments.comparison.details import calibration, ensemble, importance, overfitting, second, selection
+from experiments.comparison.effects import Effect
+from experiments.comparison.formats import be, count, names, p_text, percent, percent_interval, points
+from experiments.comparison.pairs import Pair
+from experiments.comparison.settings import show
+
+FEW = 2  # names that a headline can hold
+MOST_CONTRASTS = 4  # in a sentence; the report's table has all
+
+
+class Sentence(NamedTuple):
+    """A topic in a word or two, and what there is to say about it."""
+
+    topic: str
+    text: str
+
+
+def sentences(comparison: Comparison) -> list[Sentence]:
+    """The whole answer, the most important first."""
+    return [
+        *headlines(comparison),
+        Sentence("best", _best(comparison)),
+        *_told("second", second(comparison)),
+        *_told("field", _field(comparison)),
+        *_effects(comparison),
+        *_told("importance", importance(comparison)),
+        *_told("overfitting", overfitting(comparison)),
+        *_told("calibration", calibration(comparison)),
+        *_told("ensemble", ensemble(comparison)),
+        Sentence("selection", selection(comparison)),
+        *(Sentence("note", note) for note in comparison.notes),
+    ]
+
+
+def headlines(comparison: Comparison) -> list[Sentence]:
+    """What failed, what was found, and what it covers: all that somebody in a hurry must know."""
+    return [
+        *_told("no result", _failed(comparison)),
+        Sentence("answer", _answer(comparison)),
+        *_told("scope", _scope(comparison)),
+    ]
+
+
+def _told(topic: str, text: str) -> Iterator[Sentence]:
+    if text:
+        yield Sentence(topic, text)
+
+
+def _failed(comparison: Comparison) -> str:
+    if not comparison.apart:
+        return ""
+    runs = len(comparison.apart) + sum(len(c.records) for c in comparison.configurations)
+    groups = [
+        f"{group.label} {group.state}" + (f" ({count(len(group.records), 'run')})" if len(group.records) > 1 else "")
+        for group in comparison.unfinished
+    ]
+    tried, finished = comparison.selection.tried, len(comparison.configurations)
+    return (
+        f"{len(comparison.apart)} of {count(runs, 'run')} {be(len(comparison.apart))} without a result: "
+        f"{names(groups)}. "
+        f"{count(tried, 'configuration')} {'was' if tried == 1 else 'were'} tried, {finished} can be compared."
+    )
+
+
+def _answer(comparison: Comparison) -> str:
+    best = comparison.best
+    if not comparison.pairs:
+        what = "the trained network" if comparison.of_networks else f"the mean of {count(len(best.records), 'seed')}"
+        accuracy = f"{percent(best.mean('test/accuracy'))} ({percent_interval(comparison.intervals[0])})"
+        return f"{best.label} has a test accuracy of {accuracy}, {what}; there is nothing to compare it with."
+    if comparison.of_networks:
+        return _of_networks(comparison)
+    return _of_two(comparison.pairs[0]) if len(comparison.pairs) == 1 else _of_many(comparison)
+
+
+def _of_two(pair: Pair) -> str:
+    """Of the second against the best by validation."""
+    if not pair.is_shown:
+        return f"{pair.b.label} is not shown to differ from {pair.a.label}: {_bounds(pair)}."
+    word = "worse" if pair.accuracy.value > 0 else "better"
+    return f"{pair.b.label} is {word} than {pair.a.label} ({_numbers(pair, 'adjusted ')})."
+
+
+def _of_networks(comparison: Comparison) -> str:
+    if len(comparison.pairs) == 1:
+        (pair,) = comparison.pairs
+        a, b = f"the trained {pair.a.label} network", f"The trained {pair.b.label} network"
+        if not pair.is_shown:
+            return f"{b} is not shown to differ from {a}: {_bounds(pair)}."
+        word = "worse" if pair.accuracy.value > 0 else "better"
+        return f"{b} is {word} than {a} on these test images ({_numbers(pair, '')}; {pair.reason})."
+    worse, better, open_ = (_labels(pairs) for pairs in _split(comparison.pairs))
+    others = len(comparison.pairs)
+    best = f"the trained {comparison.best.label} network"
+    parts = [f"{_networks(worse, others)} worse than {best}"] if worse else []
+    parts += [f"{_networks(better, others)} better than {best}"] if better else []
+    parts += [f"{_networks(open_, others)} not shown to differ from {'it' if parts else best}"] if open_ else []
+    return f"On these test images {'; '.join(parts)}."
+
+
+def _networks(labels: Sequence[str], others: int) -> str:
+    """`the trained sgd network is`, `5 of 8 other networks are`."""
+    if len(labels) <= FEW:
+        return f"the trained {' and '.join(labels)} network{'s' * (len(labels) > 1)} {be(len(labels))}"
+    return f"{len(labels)} of {others} other networks are"
+
+
+def _of_many(comparison: Comparison) -> str:
+    worse, better, open_ = (_labels(pairs) for pairs in _split(comparison.pairs))
+    best, others = comparison.best.label, len(comparison.pairs)
+    may_be = f"{_subject(open_, others)} may be as good"
+    if better:
+        text = (
+            f"{_subject(better, others)} {be(len(better))} better than {best} by more than chance, although validation "
+        )
+        return text + f"ranks {best} first" + (f"; {may_be}." if open_ else ".")
+    if not worse:
+        return f"None of the {others} others is shown to differ from {best}, which validation ranks first."
+    if not open_:
+        return f"{best} is the best: all {others} others are worse by more than chance."
+    return f"{_subject(worse, others)} {be(len(worse))} worse than {best}, the best by validation; {may_be}."
+
+
+def _labels(pairs: Sequence[Pair]) -> list[str]:
+    return [pair.b.label for pair in pairs]
+
+
+def _subject(labels: Sequence[str], others: int) -> str:
+    """Their names where they are few: `sgd and lion`, `5 of 8 others`."""
+    return " and ".join(labels) if len(labels) <= FEW else f"{len(labels)} of {others} others"
+
+
+def _split(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair], list[Pair]]:
+    """Worse than the first, better, and not shown to differ."""
+    return (
+        [pair for pair in pairs if pair.is_shown and pair.accuracy.value > 0],
+        [pair for pair in pairs if pair.is_shown and pair.accuracy.value < 0],
+        [pair for pair in pairs if not pair.is_shown],
+    )
+
+
+def _bounds(pair: Pair) -> str:
+    others = pair.means - 1
+    together = f", for all {others} comparisons" if others > 1 else ""
+    low, high = (100 * end for end in (-pair.interval.high, -pair.interval.low))
+    return f"the difference lies between {low:+.2f} and {high:+.2f} points (95%{together})"
+
+
+def _numbers(pair: Pair, adjusted: str) -> str:
+    """Of the second minus the first."""
+    flipped = type(pair.interval)(-pair.interval.high, -pair.interval.low)
+    return f"{points(-pair.accuracy.value, flipped)}, {adjusted}{p_text(pair.p_value)}"
+
+
+def _scope(comparison: Comparison) -> str:
+    if not comparison.pairs:
+        return ""
+    if comparison.of_networks:
+        asked = " and ".join(comparison.options) or "the configurations"
+        return (
+            f"One seed each: this is about {len(comparison.configurations)} networks, not about {asked}; another seed "
+            f"may turn it round. For {asked}: seed=0,1,2."
+        )
+    try_others = "; dataset.split_seed tries others" if _has_splits(comparison) else ""
+    return f"All of this is about one split of the data into training, validation and test{try_others}."
+
+
+def _has_splits(comparison: Comparison) -> bool:
+    dataset = comparison.best.records[0].config.get("dataset")
+    return isinstance(dataset, dict) and "split_seed" in dataset
+
+
+def _best(comparison: Comparison) -> str:
+    best, n = comparison.best, len(comparison.best.records)
+    about = "of this network; another seed is not in it" if n == 1 else f"over {n} seeds and the test images"
+    return (
+        f"{best.label}: validation accuracy {percent(best.mean('validation/accuracy'))}, the highest; test accuracy "
+        f"{percent(best.mean('test/accuracy'))} (95%: {percent_interval(comparison.intervals[0])}, {about}), "
+        f"cross-entropy {best.mean('test/cross_entropy'):.4f}."
+    )
+
+
+def _field(comparison: Comparison) -> str:
+    """Who may still be the best, for three configurations or more."""
+    if len(comparison.pairs) < 2 or comparison.of_networks:
+        return ""
+    able = [c.label for c, able in zip(comparison.configurations, comparison.may_be_best, strict=True) if able]
+    worse, better, open_ = _split(comparison.pairs)
+    text = f"{len(worse)} {be(len(worse))} worse than {comparison.best.label} by more than chance"
+    text += f", {len(better)} {be(len(better))} better" if better else ""
+    text += f"; {len(open_)} may be as good" if open_ else ""
+    return f"{text}. With 95% confidence the best is among: {names(able, 6)}."
+
+
+def _effects(comparison: Comparison) -> Iterator[Sentence]:
+    for option, group in groupby(comparison.effects, key=lambda effect: effect.option):
+        members = list(group)
+        best, averaged = show(members[0].best), members[0].settings
+        gains = "; ".join(_effect(effect) for effect in members[:MOST_CONTRASTS])
+        more = f"; {len(members) - MOST_CONTRASTS} more in the report" * (len(members) > MOST_CONTRASTS)
+        setting = "setting" if averaged == 1 else "settings"
+        yield Sentence(
+            f"effect of {option}",
+            f"{best}, the best by validation, averaged over the {averaged} {setting} tried here: {gains}{more}.",
+        )
+
+
+def _effect(effect: Effect) -> str:
+    if effect.p_value > LEVEL:
+        verdict = "not shown to differ from"
+    else:
+        verdict = "better than" if effect.difference.value > 0 else "worse than"
+    value = points(effect.difference.value, effect.interval)
+    return f"{verdict} {show(effect.other)} ({value}, {p_text(effect.p_value)})"
