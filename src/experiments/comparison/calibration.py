@@ -24,6 +24,7 @@ from experiments.results.records import Predictions
 
 BINS = 15
 FEWEST_VALIDATION = 1_000  # images, below which a fitted temperature is mostly noise
+MOST_RUNS = 10  # of a configuration whose probabilities are read again
 DRAWS = 200  # of labels that perfect calibration would give
 
 
@@ -39,7 +40,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a configuration's confidence is worth on the test images, means over its runs.
+    """What a configuration's confidence is worth on the test images, means over its runs (the first ten, if more).
 
     Attributes:
         bins: 15 of equal numbers of images, least confident first.
@@ -82,7 +83,7 @@ def calibrate(configuration: Configuration, found: Difference | None) -> Calibra
     scores = configuration.scores
     if scores is None or found is None:
         return None
-    predictions = [read_predictions(record) for record in configuration.records]
+    predictions = [read_predictions(record) for record in configuration.records[:MOST_RUNS]]
     fitted = [fit_temperature(p.validation_probabilities, p.validation_labels) for p in predictions]
     temperatures = [t for t in fitted if t is not None]
     after = [_after(p, t) for p, t in zip(predictions, temperatures, strict=False)]
@@ -94,7 +95,7 @@ def calibrate(configuration: Configuration, found: Difference | None) -> Calibra
         error=float(np.mean([calibration_error(p.test_probabilities, p.test_labels) for p in predictions])),
         error_if_perfect=error_if_perfect(scores.confidence[0]),
         temperature=float(np.mean(temperatures)) if len(temperatures) == len(predictions) else None,
-        cross_entropy=configuration.mean("test/cross_entropy"),
+        cross_entropy=float(np.mean([cross_entropy(p.test_probabilities, p.test_labels) for p in predictions])),
         cross_entropy_after=float(np.mean(after)) if len(temperatures) == len(predictions) else None,
     )
 
