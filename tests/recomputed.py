@@ -467,9 +467,13 @@ class Expected:
         counts = sorted({len(a), len(b)})
         reason = [k, *counts, Near(pair.effect.degrees, 0.5), self.images] if self.total else [self.images]
         bound = max(-pair.low, pair.high)
-        equal = [Near(100 * bound, 0.2 * bound), 95, *([0.2] if bound <= 0.002 else [])] if self.total else []
+        equal = (
+            [Near(100 * bound, 0.2 * bound), 95, *([0.2] if bound <= 0.002 else [])]
+            if self.total and pair.p > LEVEL
+            else []
+        )
         more = needs(pair.effect, self.images, counts[0], k) if self.total and pair.p > LEVEL else []
-        assert ("equivalent within" in texts["second"]) == (bool(self.total) and bound <= 0.002)
+        assert ("equivalent within" in texts["second"]) == (bool(equal) and bound <= 0.002)
         of = pair.losses
         return [
             100 * pair.value, *ends(100 * pair.low, 100 * pair.high), 95, *together, Probability(pair.p), *reason,

@@ -102,11 +102,14 @@ def test_note_of_a_run_that_did_not_finish_says_why(tmp_path: Path) -> None:
 
 def test_note_of_a_sweep_is_the_answer_and_the_ranking(tmp_path: Path) -> None:
     assert captions.sweep_note(tmp_path).startswith("All runs in one table")
-    report = "# rates\n\n- **best**: adam\n\n## Ranking\n\n| # | 1 |\n\n## Images that most runs miss\n\n| image |\n"
+    answer = "**sgd is worse than adam.**\n\nOne split.\n"
+    ranking = "## Ranking\n\n| # | 1 |\n\n## Images that most runs miss\n\n| image |\n"
+    report = f"# rates\n\n{answer}\n- **best**: adam\n\n{ranking}"
     (tmp_path / "report.md").write_text(report)
     note = captions.sweep_note(tmp_path)
     assert note.endswith("\n- **best**: adam\n\n## Ranking\n\n| # | 1 |")
-    assert tmp_path.name in note.splitlines()[0]
+    assert note.startswith("**sgd is worse than adam.**\n\nOne split.\n\nAll runs in one table: **Views** → ")
+    assert tmp_path.name in note.splitlines()[4]
     (tmp_path / "report.md").write_text("# rates\n" + "| a row |\n" * 2000)
     assert 6900 < len(captions.sweep_note(tmp_path)) <= 7000
 

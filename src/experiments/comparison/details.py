@@ -31,7 +31,7 @@ def second(comparison: Comparison) -> str:
 
 def _equivalence(pair: Pair) -> str:
     bound = max(-pair.interval.low, pair.interval.high)
-    if pair.of_networks or not bound < 1:
+    if pair.is_shown or pair.of_networks or not bound < 1:
         return ""
     within = f": equivalent within {100 * MARGIN:.1f}" if bound <= MARGIN else ""
     return f"They differ by at most {100 * bound:.2f} points (95%){within}."

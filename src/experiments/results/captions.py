@@ -35,7 +35,7 @@ CURVES = (
 )  # fmt: skip
 HIDDEN = (  # from the charts: bars that look all alike
     "validation/accuracy_low", "validation/accuracy_high", "validation/calibration_error",
-    "test/accuracy_low", "test/accuracy_high", "test/accuracy_corrected",
+    "test/accuracy_low", "test/accuracy_high", "test/accuracy_corrected", "test/calibration_error",
     "validation/accuracy_one_view", "test/accuracy_one_view",
     "train/final_accuracy_low", "train/final_accuracy_high", "train/final_calibration_error",
     "train/final_accuracy", "train/final_cross_entropy",
@@ -144,15 +144,17 @@ def _score(metrics: Mapping[str, float], split: str) -> str:
 
 
 def sweep_note(directory: Path) -> str:
-    """The answer and the ranking of a sweep's `report.md`, as far as it goes, and where to look on."""
+    """The answer of a sweep's `report.md`, where to look on, and as much of the rest as there is room for."""
     onward = f"All runs in one table: **Views** → {directory.name}, on the page of all runs. Galleries: `report.html`."
     report = directory / "report.md"
     if not report.exists():
         return onward
     _, _, text = report.read_text(encoding="utf-8").partition("\n")
     told, _, _ = text.partition("\n## Images")
-    lines, length = [onward, ""], len(onward)
-    for line in told.strip().splitlines():
+    first, begins, rest = told.strip().partition("\n- **")
+    lines: list[str] = []
+    length = 0
+    for line in [*first.strip().splitlines(), "", onward, "", *(begins[1:] + rest).splitlines()]:
         length += len(line) + 1
         if length > LONGEST_NOTE:
             break
