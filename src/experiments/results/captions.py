@@ -151,7 +151,7 @@ def sweep_note(directory: Path) -> str:
         return onward
     _, _, text = report.read_text(encoding="utf-8").partition("\n")
     told, _, _ = text.partition("\n## Images")
-    first, begins, rest = told.strip().partition("\n- **")
+    first, begins, rest = f"\n{told.strip()}".partition("\n- **")
     lines: list[str] = []
     length = 0
     for line in [*first.strip().splitlines(), "", onward, "", *(begins[1:] + rest).splitlines()]:
@@ -159,7 +159,7 @@ def sweep_note(directory: Path) -> str:
         if length > LONGEST_NOTE:
             break
         lines.append(line)
-    return "\n".join(lines)
+    return "\n".join(lines).strip()
 
 
 def sweep_view(sweep: str, varied: Sequence[str]) -> tuple[str, str]:
