@@ -7,7 +7,8 @@ import os
 import hydra
 from omegaconf import DictConfig
 
-from experiments.config import CONF, from_hydra
+from experiments.conf import CONF
+from experiments.config import from_hydra
 from experiments.runner import run_experiment
 
 

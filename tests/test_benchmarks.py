@@ -9,7 +9,8 @@ import pytest
 from benchmarks import __main__ as benchmarks
 from benchmarks import measurement, sweep
 
-from experiments.config import CONF, compose
+from experiments.conf import CONF
+from experiments.config import compose
 
 PRESETS = ("fast", "accurate", "ensemble", "tiny")
 PARAMETERS = {"fast": 108_874, "accurate": 224_810, "tiny": 7_166}

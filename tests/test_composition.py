@@ -14,7 +14,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from experiments.config import CONF, Composition, from_hydra
+from experiments.conf import CONF
+from experiments.config import Composition, from_hydra
 from experiments.errors import InputError
 from experiments.sweeps.composition import Composer
 

@@ -15,8 +15,8 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
+from experiments.conf import CONF
 from experiments.config import (
-    CONF,
     RunConfig,
     available_cores,
     compose,

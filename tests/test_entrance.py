@@ -49,3 +49,14 @@ def test_end_at_once_leaves_the_terminal_with_its_cursor() -> None:
     os.close(ours)
     assert (ended.returncode, shown) == (130, b"\x1b[?25h")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).stdout == b""
+
+
+@pytest.mark.parametrize("command", ["reproduce", "compare", "figures", "ui", "sync"])
+def test_argument_that_is_none_is_told_in_a_line(command: str, home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"experiments.{command}", "--no\x1b[31m-such", "x" * 5000],
+        env=environment(home), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("unrecognized arguments: --no\ufffd[31m-such")

@@ -124,8 +124,17 @@ def test_all_that_numbers_are_made_with_takes_part() -> None:
         "results/states.py": "names",
         "results/environment.py": "tells what is there",
         "results/tracking.py": "copies what was computed",
-        "results/drawing.py": "draws what was computed",
-        "results/test_images.py": "names images for galleries",
+        "results/plots/__init__.py": "draws what was computed",
+        "results/drawing.py": "the same",
+        "results/test_images.py": "the same",
+        "archives.py": "what it reads is in the data's digest",
+        "bounded.py": "the same",
+        "plain_yaml.py": "what it reads is in the config, which the run key covers",
+        "hydra_loader.py": "the same",
+        "cgroups.py": "counts cores; the threads that are used are in the config",
+        "console.py": "shows",
+        "screen.py": "the same",
+        "training/interruption.py": "listens to signals",
         "training/progress.py": "draws a bar",
     }
     package = environment.PACKAGE
@@ -229,3 +238,12 @@ def test_unknown_cpu_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Path, "read_text", missing)
     assert environment.cpu()["isa"] == NOT_AVAILABLE
+
+
+def test_files_that_editors_leave_in_the_sources_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "PACKAGE", tmp_path)
+    (tmp_path / "a.py").write_text("a")
+    (tmp_path / ".#a.py").symlink_to("somebody@somewhere.1234")
+    (tmp_path / "._a.py").write_bytes(b"\x00\xff")
+    (tmp_path / "old.py").mkdir()
+    assert environment._sources() == [tmp_path / "a.py"]

@@ -25,7 +25,8 @@ from experiments.comparison.comparison import Comparison
 from experiments.comparison.comparison import compare as compare_runs
 from experiments.comparison.images import load_images
 from experiments.comparison.report import write
-from experiments.config import CONF, config_key, load_config, run_key
+from experiments.conf import CONF
+from experiments.config import config_key, load_config, run_key
 from experiments.errors import InputError
 from experiments.results import drawing, files, lookup, records
 from experiments.results import environment as surroundings

@@ -19,7 +19,8 @@ from hydra import initialize_config_dir
 from rich.console import Console
 
 from conftest import SMALL, write_record
-from experiments.config import CONF, config_key, former_run_keys, run_key
+from experiments.conf import CONF
+from experiments.config import config_key, former_run_keys, run_key
 from experiments.errors import InputError
 from experiments.results import environment, files, lookup, records
 from experiments.results.records import Process, Record

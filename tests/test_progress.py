@@ -18,7 +18,7 @@ from hydra import initialize_config_dir
 from rich.console import Console
 
 from conftest import SMALL, epoch_row, write_record
-from experiments.config import CONF
+from experiments.conf import CONF
 from experiments.results.records import Record
 from experiments.sweeps import progress, tables
 from experiments.sweeps.composition import Composer

@@ -262,7 +262,7 @@ def several(tmp_path: Path) -> Path:
     [
         ("20260101-000000-cnn-adam-aa11", "20260101-000000-cnn-adam-aa11"),
         ("20260101-000000-cnn-s", "20260101-000000-cnn-sgd-bb22"),
-        ("a1", "20260101-000000-cnn-adam-aa11"),
+        ("a1a1", "20260101-000000-cnn-adam-aa11"),
         ("a2" * 16, "20260101-000000-cnn-sgd-bb22"),
         ("rates/3", "rates/3"),
         ("rates/10", "rates/10"),
@@ -293,6 +293,27 @@ def test_several_matches_are_named(text: str, several: Path) -> None:
         lookup.find(text, several)
 
 
+@pytest.mark.parametrize("text", ["a1", "a2a", "c4"])
+def test_beginning_that_may_be_several_tomorrow_is_refused(text: str, several: Path) -> None:
+    with pytest.raises(InputError, match=rf"^{text}: begins .* today and may begin others tomorrow; give 4 characters"):
+        lookup.find(text, several)
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "x/" * 3000, "a\0b"])
+def test_name_that_no_file_can_have_is_refused_in_a_line(text: str, several: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be read \((File name too long|embedded null byte)\)"):
+        lookup.find(text, several)
+
+
+def test_folder_that_is_closed_is_told(several: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.stat", closed)
+    with pytest.raises(InputError, match=r"record.json: cannot be read \(Permission denied\)$"):
+        lookup.find(str(several), several)
+
+
 @pytest.mark.parametrize("text", ["nothing", "rates/11", "zz"])
 def test_no_match_says_what_was_looked_for(text: str, several: Path) -> None:
     with pytest.raises(InputError) as caught:
@@ -310,7 +331,7 @@ def test_empty_name_names_nothing(several: Path) -> None:
 
 def test_damaged_neighbour_does_not_hide_a_run(several: Path) -> None:
     (several / "outputs" / "20260101-000000-cnn-adam-aa11" / "record.json").write_text("{")
-    assert lookup.find("a2", several)[0].name == "20260101-000000-cnn-sgd-bb22"
+    assert lookup.find("a2a2", several)[0].name == "20260101-000000-cnn-sgd-bb22"
     with pytest.raises(InputError, match="is damaged"):
         lookup.find("20260101-000000-cnn-adam-aa11", several)
 
@@ -479,3 +500,37 @@ def test_home_is_the_variable_or_the_current_directory(tmp_path: Path, monkeypat
     assert files.home() == tmp_path
     monkeypatch.setenv("EXPERIMENTS_HOME", "sub")
     assert files.home() == tmp_path / "sub"
+
+
+# The home.
+
+
+def test_home_may_be_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("EXPERIMENTS_HOME", "~/exp")
+    assert files.home() == tmp_path.resolve() / "exp"
+
+
+@pytest.mark.parametrize("given", ["~nobody-of-this-name/exp", "x" * 5000, "loop", "a\0b"])
+def test_home_that_leads_nowhere_is_refused_in_a_line(
+    given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.environ", {"EXPERIMENTS_HOME": given})
+    with pytest.raises(InputError) as caught:
+        files.home()
+    assert "\n" not in str(caught.value)
+
+
+def test_home_without_a_user_who_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import pwd
+
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.setenv("EXPERIMENTS_HOME", "~/exp")
+    with pytest.raises(InputError, match=r"EXPERIMENTS_HOME: ~ must lead to the home of a user who is there"):
+        files.home()

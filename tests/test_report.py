@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from itertools import pairwise, product
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from conftest import environment
 from experiments.comparison.axes import counting, linear, logarithmic, round_ticks, shade
 from experiments.comparison.bars import draw_bars
 from experiments.comparison.charts import learning_curves
@@ -452,3 +454,18 @@ def test_the_browser_would_have_shown_an_error_and_a_request(report: Path, tmp_p
     _, console, addresses = browse(page, tmp_path)
     assert "nothing is not defined" in console
     assert [address for address in addresses if not OWN.match(address)]
+
+
+@pytest.mark.parametrize("redirection", ["| head -1", ">&-", "> /dev/full"])
+def test_report_is_written_whoever_reads_the_table(
+    redirection: str, home: Path, digits: tuple[np.ndarray, np.ndarray]
+) -> None:
+    write_runs(home, digits, 1)
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" -m experiments.compare s {redirection}; exit "${{PIPESTATUS[0]}}"', sys.executable],
+        env=environment(home, PYTHONIOENCODING="ISO-8859-1", FORCE_COLOR="1"), cwd=home,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"\x1b" not in done.stdout
+    assert (home / "multirun" / "s" / "report.html").exists()

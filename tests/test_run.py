@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 import commands
-from conftest import SMALL, Ended, environment, started
+from conftest import SMALL, Ended, environment, started, write_record
 from experiments.config import compose, config_key, load_config, run_key
 from experiments.errors import InputError
 from experiments.results import lookup, records
@@ -34,7 +34,8 @@ from experiments.results.records import Record
 
 EPOCHS = 30  # of a run that is stopped on its way: enough to be caught in the middle
 RUN = (*SMALL, "model=mlp", "model.units=[16]", "regularization=full", f"training.epochs={EPOCHS}", "seed=3")
-NOWHERE = "http://127.0.0.1:9"  # the discard port: refuses at once
+PASSWORD = "pass-word-of-anna"
+NOWHERE = f"http://anna:{PASSWORD}@127.0.0.1:9"  # the discard port: refuses at once
 HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "sklearn", "pandas")
 FIGURES = {
     "loss.png", "accuracy.png", "learning_rate.png", "confusion_matrix.png", "misclassified.png", "class_accuracy.png",
@@ -335,6 +336,14 @@ def test_store_that_is_down_fails_no_run(ending: Ended) -> None:
     assert not (ending.home / "mlflow.db").exists()
 
 
+@after(run_without_store)
+def test_password_of_the_store_stands_nowhere(ending: Ended) -> None:
+    assert PASSWORD not in ending.out + ending.err
+    written = [path for path in ending.home.rglob("*") if path.is_file()]
+    assert [path for path in written if PASSWORD.encode() in path.read_bytes()] == []
+    assert "://***@127.0.0.1" in (ending.record.directory / "record.json").read_text()
+
+
 # Runs that are stopped.
 
 
@@ -473,6 +482,10 @@ def inspected(home: Path, *arguments: str, **variables: str) -> tuple[Ended, lis
     [
         (["optimizer=adma"], "optimizer=adma: no such option; did you mean adam?"),
         (["optimizer=null"], "Config group override must be a string or a list. Got NoneType\n"),
+        (["optimizer=sgd,adam"], "optimizer=sgd,adam: is a sweep, which needs -m; a list is written in brackets"),
+        (["--epochs=3"], "--epochs=3: no such flag; values have no dashes, as training.epochs=3"),
+        ([*SMALL, "training.batch_size=65"], "training.batch_size: must be ≤ 64, the training images of digits"),
+        (["resume=" + "x" * 5000], "x" * 5000),
         (["+optimizer.lr=1"], "optimizer.lr: no such key; did you mean optimizer.learning_rate?\n"),
         (["training.epochs=1:30"], "training.epochs: must be a valid integer, received '1:30' (str)\n"),
         (["dataset=files", "dataset.path=/no/such.npz"], "dataset.path: no such file or folder"),
@@ -545,6 +558,43 @@ def test_finished_run_is_judged_over_its_views(home: Path, tensorflow: Any) -> N
     gap = record.metrics["train/accuracy"] - record.metrics["validation/accuracy_one_view"]
     assert record.metrics["generalisation_gap"] == pytest.approx(gap)
     assert np.abs(alone - predictions.test_probabilities).max() > 0.01
+
+
+def test_second_run_in_the_process_of_a_run_is_refused(home: Path, tensorflow: Any) -> None:
+    from experiments.runner import run_experiment
+
+    config = compose(*SMALL, "model=linear", "training.epochs=1", "tracking=none")
+    refusals: list[str] = []
+
+    def another(_: Any) -> None:
+        with pytest.raises(InputError) as caught:
+            run_experiment(config)
+        refusals.append(str(caught.value))
+
+    record = run_experiment(config, on_epoch=another)
+    assert refusals
+    assert "a run is going on in this process already" in refusals[0]
+    assert [record.directory] == list(lookup.run_directories(home))
+    assert record.state == "finished"
+
+
+def test_diverged_run_is_not_gone_on_with(home: Path) -> None:
+    record = write_record(home / "outputs" / "mine", state="diverged")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.run", "resume=mine"],
+        env=environment(home), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mine: has diverged, and would again; choose other values")
+    assert records.load(record.directory).state == "diverged"
+
+
+def test_more_threads_than_cores_are_told(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from experiments.runner import resolve
+
+    assert resolve(compose(*SMALL, "training.threads=999")).training.threads == 999
+    (line,) = caplog.messages
+    assert line.startswith("training.threads: 999 on ")
 
 
 def test_mistake_that_is_found_after_the_start_leaves_nothing(home: Path, tensorflow: Any) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import platform
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from experiments.config import compose
+from experiments.errors import InputError
 from experiments.training import runtime
 
 X86 = platform.machine() in ("x86_64", "AMD64")
@@ -67,3 +70,42 @@ def test_native_output_without_a_log_is_dropped(capfd: pytest.CaptureFixture[str
         os.write(2, b"nobody reads this\n")
     assert sys.stderr is before
     assert capfd.readouterr().err == ""
+
+
+def test_second_run_in_a_process_is_refused_from_every_thread() -> None:
+    refusals: list[str] = []
+
+    def run() -> None:
+        try:
+            with runtime.alone():
+                pass
+        except InputError as error:
+            refusals.append(str(error))
+
+    with runtime.alone():
+        run()
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    assert len(refusals) == 2
+    assert all("a run is going on in this process already" in line for line in refusals)
+    run()
+    assert len(refusals) == 2
+
+
+def test_run_that_fails_lets_the_next_one_begin() -> None:
+    with pytest.raises(ValueError, match="x"), runtime.alone():
+        raise ValueError("x")
+    with runtime.alone():
+        pass
+
+
+def test_advice_on_retracing_is_not_given(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("tensorflow")
+    advice = "5 out of the last 5 calls to <function> triggered tf.function retracing. Tracing is expensive"
+    with runtime.quiet():
+        log.warning(advice)
+        log.warning("something else")
+    assert [record.getMessage() for record in caplog.records if record.name == "tensorflow"] == ["something else"]
+    log.warning(advice)
+    assert advice in caplog.messages

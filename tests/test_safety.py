@@ -19,8 +19,9 @@ import yaml
 
 import commands
 from conftest import SMALL, environment, train, write_record
-from experiments.config import compose, load_config, read_yaml
+from experiments.config import compose, load_config
 from experiments.errors import InputError
+from experiments.plain_yaml import read_yaml
 from experiments.reproduce import reproduce
 from experiments.results import files, records, saved_model, tracking
 

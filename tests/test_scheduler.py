@@ -18,7 +18,7 @@ from hydra import initialize_config_dir
 from rich.console import Console
 
 from conftest import SMALL, epoch_row, train, write_record
-from experiments.config import CONF
+from experiments.conf import CONF
 from experiments.results import files, records
 from experiments.sweeps import failures
 from experiments.sweeps import scheduler as scheduling

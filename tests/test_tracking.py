@@ -446,3 +446,32 @@ def test_colour_that_somebody_chose_is_kept(record: Record, config: RunConfig, s
     client(store).set_tag(run.info.run_id, "mlflow.runColor", "#000000")
     tracking.synchronise(record, config, store)
     assert read(record, store).data.tags["mlflow.runColor"] == "#000000"
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", "why?", "my%20data", "a#b", "50%", "ä"])
+def test_store_lies_in_its_home_whatever_that_is_called(name: str, tmp_path: Path) -> None:
+    from sqlalchemy import make_url
+
+    uri = tracking.store_uri(tmp_path / name)
+    assert make_url(uri).database == str(tmp_path / name / "mlflow.db")
+    if name in ("plain", "with space", "ä"):
+        assert uri == f"sqlite:///{tmp_path / name}/mlflow.db"  # as ever
+
+
+@pytest.mark.slow
+def test_run_in_a_home_with_a_strange_name_is_mirrored_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "why? my%20data"
+    monkeypatch.chdir(tmp_path)
+    number = tracking.prepare_store(home, "mine") if home.mkdir() is None else ""
+    client = tracking.connect(home)
+    run = client.create_run(number)
+    (tmp_path / "file").write_text("x")
+    client.log_artifact(run.info.run_id, str(tmp_path / "file"))
+    assert {path.name for path in tmp_path.iterdir()} == {home.name, "file"}
+    tracking.close_stores()
+    assert {path.name for path in home.iterdir()} == {"mlflow.db", "mlartifacts"}
+
+
+def test_login_in_an_error_is_not_kept() -> None:
+    error = ValueError("API request to http://anna:pass@host/api failed\nmore")
+    assert tracking.first_line(error) == "ValueError: API request to http://***@host/api failed"

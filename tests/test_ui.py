@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import shutil
 import signal
@@ -91,6 +92,32 @@ def test_port_that_is_none_is_told(port: str, home: Path) -> None:
     assert done.returncode == 2
     assert "--port: " in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_password_of_the_store_is_no_argument_of_a_process(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments import ui
+
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def start(command: list[str], *, env: dict[str, str] | None = None, **_: Any) -> Any:
+        started.append((command, env or {}))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    for signal_name in ("signal", "getsignal"):
+        monkeypatch.setattr(signal, signal_name, lambda *_: None)
+    store = "postgresql://anna:pass-word@host/db"
+    with pytest.raises(KeyboardInterrupt), ui._server(store, home, 5000, io.BytesIO()):
+        pass
+    ((command, variables),) = started
+    assert "pass-word" not in " ".join(command)
+    assert variables["MLFLOW_BACKEND_STORE_URI"] == store
+
+
+def test_password_of_the_store_is_not_shown(home: Path) -> None:
+    done = run_ui(home, MLFLOW_TRACKING_URI="http://anna:pass-word@127.0.0.1:9")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "MLFLOW_TRACKING_URI is a server with a UI of its own: http://***@127.0.0.1:9\n"
 
 
 @pytest.mark.slow

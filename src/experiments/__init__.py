@@ -8,6 +8,14 @@ experiments.compare("a-sweep").frame()
 
 from __future__ import annotations
 
+import os
+import sys
+
+# `python -m` puts the current folder before everything else: inside a run, whose files may be somebody else's, modules
+# of theirs would be imported instead of Python's own, and plugins of theirs by Hydra.
+if os.path.lexists(os.path.join(sys.path[0], "record.json")):
+    del sys.path[0]
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -63,6 +63,21 @@ def open_file(path: Path, most_bytes: int | None = None) -> Iterator[BinaryIO]:
         yield file
 
 
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder of a name.
+
+    Raises:
+        InputError: nobody can know: the way there is closed to this user, the name too long, or a loop of links.
+    """
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise _unreadable(path, error) from None
+    return True
+
+
 def _require_regular(path: Path, mode: int) -> None:
     if stat.S_ISREG(mode):
         return

@@ -10,8 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from experiments.entrance import exit_with
+from experiments.entrance import Parser, exit_with
 from experiments.errors import InputError
+from experiments.screen import say
 
 if TYPE_CHECKING:
     from experiments.comparison.exports import Answer
@@ -30,7 +31,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.compare", description=DESCRIPTION)
+    parser = Parser(prog="python -m experiments.compare", description=DESCRIPTION)
     parser.add_argument("names", nargs="*", metavar="RUN|SWEEP", help=NAMES)
     parser.add_argument("--output", type=Path, metavar="DIR", help="of the report; by default the sweep or the run")
     form = parser.add_mutually_exclusive_group()
@@ -54,24 +55,23 @@ def show(names: Sequence[str], output: Path | None, form: str = "short") -> int:
     Raises:
         InputError: no run was found, none has finished, or the report cannot be written.
     """
-    from rich.console import Console
-
     from experiments.comparison import exports, report, terminal
     from experiments.comparison.comparison import compare
+    from experiments.console import Screen
     from experiments.results import files
 
     home = files.home()
     runs = exports.find_runs(names, home)
     comparison = compare(runs)
     if form in ("json", "latex"):
-        print(exports.json_text(comparison) if form == "json" else exports.latex(comparison))
+        say(exports.json_text(comparison) if form == "json" else exports.latex(comparison))
         return 0
-    terminal.show(comparison, Console(), long=form == "long")
-    try:
+    try:  # first, and then told: whoever reads may be gone before the end
         paths = report.write(comparison, (output or _place(runs, home)).resolve())
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from None
-    print(paths[0])
+    terminal.show(comparison, Screen(), long=form == "long")
+    say(paths[0])
     return 0
 
 

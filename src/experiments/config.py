@@ -13,7 +13,6 @@ import yaml
 from pydantic import Field, ValidationError
 
 from experiments.cgroups import quota_cores
-from experiments.conf import CONF
 from experiments.errors import InputError, nearest
 from experiments.ingredients.datasets import Dataset
 from experiments.ingredients.execution import Sweep, Tracking, Training
@@ -23,6 +22,7 @@ from experiments.ingredients.option import Option, fill_in, leave_out
 from experiments.ingredients.regularization import Regularization
 from experiments.ingredients.schedules import Schedule
 from experiments.mistakes import explain, nearest_key
+from experiments.plain_yaml import read_yaml
 from experiments.upgrades import FORMAT, bring_up, newest
 
 LATER_KNOBS: tuple[dict[str, float], ...] = (  # of `Augmentation`, as they came, with the values of older runs
@@ -30,7 +30,6 @@ LATER_KNOBS: tuple[dict[str, float], ...] = (  # of `Augmentation`, as they came
     {"test_views": 1},
     {"test_views": 1, "shear_fraction": 0.0, "stretch_fraction": 0.0},
 )
-DEEPEST_YAML = 20  # levels; ours have 6 at most, and a parser dies of very many
 
 
 class RunConfig(Option):
@@ -224,48 +223,19 @@ def load_config(path: Path) -> RunConfig:
         raise type(error)(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
 
 
-def read_yaml(path: Path) -> Any:
-    """What a YAML file says that somebody else may have written: plain values, and no more than the text shows.
-
-    Raises:
-        InputError: it cannot be read, is no YAML, names a Python object, or would grow beyond its text: by aliases a
-            few lines can mean more than any memory holds.
-    """
-    try:
-        text = path.read_bytes()
-        _refuse_tricks(text)
-        return yaml.load(text, Loader=yaml.CSafeLoader)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
-        raise InputError(f"{path}: is not plain YAML ({_one_line(error)})") from None
-
-
-def _refuse_tricks(text: bytes) -> None:
-    """Raises a `YAMLError` for what is YAML but no config."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"a config repeats nothing by alias, received *{event.anchor}")
-        if depth > DEEPEST_YAML:
-            raise yaml.YAMLError(f"a config is at most {DEEPEST_YAML} levels deep")
-
-
 def compose(*overrides: str) -> RunConfig:
     """The config that `python -m experiments.run <overrides>` would use.
 
     Raises:
         InputError: with one line per mistake.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
+    from experiments import hydra_loader
+
     try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return from_hydra(hydra_compose("config", overrides=list(overrides))).config
-    except (HydraException, ValueError) as error:  # ValueError: a choice that is no word, as optimizer=null
+        return from_hydra(hydra_loader.compose(overrides)).config
+    except HydraException as error:
         raise explain_composition(error) from None
 
 

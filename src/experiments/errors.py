@@ -2,7 +2,8 @@
 
 ExperimentsError
 ├── InputError     bad input: one line per mistake, exit code 2, nothing was started
-│   └── BusyError  another process has what this one needs
+│   ├── BusyError  another process has what this one needs
+│   └── DataError  a data set that cannot be used
 ├── DivergedError  the loss became NaN or infinite: the run ends in state `diverged`, exit code 1
 ├── StoppedError   the user or the system asked to stop: state `interrupted`, exit code 130
 └── PausedError    the epoch that the run was to reach is done: state `paused`
@@ -31,6 +32,14 @@ class InputError(ExperimentsError):
 
 class BusyError(InputError):
     """Another process is at work on the same run or sweep."""
+
+
+class DataError(InputError):
+    """What `dataset.path` leads to is not usable; each of `faults` is a file or folder and the rule that it breaks."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__(*(f"dataset.path: {fault}" for fault in faults))
+        self.faults = faults
 
 
 class DivergedError(ExperimentsError):

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from experiments.entrance import exit_with, say
+from experiments.entrance import Parser, exit_with
+from experiments.screen import say
 
 if TYPE_CHECKING:
     from experiments.results.drawing import Drawn
@@ -27,7 +28,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.figures", description=DESCRIPTION)
+    parser = Parser(prog="python -m experiments.figures", description=DESCRIPTION)
     help_text = "a run's directory, name or MLflow run id (a unique prefix), or a sweep"
     parser.add_argument("names", nargs="+", metavar="RUN|SWEEP", help=help_text)
     return parser.parse_args()

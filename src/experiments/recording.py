@@ -22,6 +22,7 @@ from experiments.results.process import Process
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Record
 from experiments.results.states import RunState
 from experiments.results.tracking import Mirror
+from experiments.screen import PlainFormatter
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import StopRequest, exit_now, listening
 
@@ -225,8 +226,8 @@ def recording(
 def _logging_to(path: Path) -> Iterator[None]:
     package = logging.getLogger("experiments")
     package.setLevel(logging.DEBUG)
-    handler = lease.LogFile(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = lease.LogFile(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(message)s"))
     package.addHandler(handler)
     try:
         yield

@@ -8,8 +8,9 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from experiments.entrance import exit_with, say
+from experiments.entrance import Parser, exit_with
 from experiments.results.states import RunState
+from experiments.screen import say
 
 if TYPE_CHECKING:
     from experiments.config import RunConfig
@@ -25,7 +26,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.reproduce", description=__doc__)
+    parser = Parser(prog="python -m experiments.reproduce", description=__doc__)
     add = parser.add_argument
     add("run", metavar="RUN", help="a run directory, a name, sweep/number, or the beginning of an MLflow run id")
     add("--threads", type=_threads, metavar="N", help="another number of threads than the run had")

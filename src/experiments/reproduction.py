@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.conf import CONF
-from experiments.config import RunConfig, flatten, read_yaml, validate, validate_saved
-from experiments.errors import InputError, StoppedError
+from experiments.config import RunConfig, flatten, validate, validate_saved
+from experiments.errors import DataError, InputError, StoppedError
+from experiments.plain_yaml import read_yaml
 from experiments.recording import Origin, gather_facts
 from experiments.results import files, lookup, mirrored
 from experiments.results.causes import Cause, find_causes
@@ -26,7 +27,6 @@ from experiments.training import runtime
 
 log = logging.getLogger(__name__)
 MLFLOW_ID = re.compile(r"[0-9a-f]{4,32}")
-DAMAGED_DATA = re.compile(r"dataset\.path: (?P<path>.+?): (?P<rule>.+)")  # see `images.damaged`
 REPEATABLE = (RunState.FINISHED, RunState.DIVERGED)  # both are what the same config would lead to again
 
 
@@ -130,11 +130,8 @@ def _noticing_other_data() -> Iterator[None]:
     """A run has read its data once: where that can be found and is refused today, it has changed."""
     try:
         yield
-    except InputError as error:
-        found = DAMAGED_DATA.fullmatch(error.mistakes[0])  # of several bad pictures the first
-        if not (found and Path(found["path"]).exists()):
-            raise
-        raise OtherDataError(Cause("data", f"data: {found['path']}: {found['rule']}")) from None
+    except DataError as error:
+        raise OtherDataError(Cause("data", f"data: {error.faults[0]}")) from None  # of several bad pictures the first
 
 
 def repeat(run: Record, config: RunConfig, *, stop_at_difference: bool = False) -> Record:

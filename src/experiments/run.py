@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.entrance import exit_with, say
+from experiments.entrance import exit_with
 from experiments.results.states import RunState
+from experiments.screen import say
 
 if TYPE_CHECKING:
     from experiments.results.records import Record
@@ -22,7 +22,6 @@ EXIT_CODES = {
     RunState.PAUSED: 0,
 }
 RESUME, TAKE_OVER = "resume=", "take_over="
-SAVED = "saved_config"  # the name under which Hydra finds one
 
 
 def main() -> None:
@@ -43,6 +42,8 @@ def _resume(arguments: list[str]) -> int:
         raise InputError(f"{name}: is a sweep; the command that started it does what is missing")
     if found[0].state == RunState.FINISHED:
         raise InputError(f"{name}: has finished already, in {found[0].directory}")
+    if found[0].state == RunState.DIVERGED:
+        raise InputError(f"{name}: has diverged, and would again; choose other values, as a lower learning rate")
     from experiments.reproduction import REPEATABLE
     from experiments.runner import run_experiment
 
@@ -90,81 +91,13 @@ def _conclude(record: Record) -> int:
 
 def _run() -> int:
     """Hands the command line to Hydra; returns the exit code."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then hands its errors on instead of printing them
-    import hydra
-    from hydra.errors import HydraException
+    from experiments import command_line
 
-    from experiments.conf import CONF, configure_hydra, refuse_number_traps
-
-    refuse_number_traps(CONF)
-    _prepare_saved_config(sys.argv)
-    configure_hydra()
     outcome = _Outcome()
-    try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(outcome)()
-    except (HydraException, ValueError) as error:  # ValueError: a choice that is no word, as optimizer=null
-        from experiments.config import explain_composition
-
-        raise explain_composition(error) from None
+    command_line.answer(sys.argv[1:], outcome)
     if outcome.error:
         raise outcome.error
     return outcome.code
-
-
-def _prepare_saved_config(arguments: list[str]) -> None:
-    """Makes `--config-path` relative to the current folder; a run's saved config is read by ourselves.
-
-    Hydra gets its validated values, never the folder: it would import and call whatever the file's `hydra.callbacks`
-    name, before anything of ours is asked.
-
-    Raises:
-        InputError: no such file, or it is no config of a run; also for Hydra's way to read a run back from a pickle.
-    """
-    from experiments.errors import InputError
-
-    if any(argument.startswith("--experimental-rerun") for argument in arguments):
-        raise InputError("--experimental-rerun: would open a pickle; python -m experiments.reproduce RUN repeats a run")
-    place = _option(arguments, "--config-path", "-cp")
-    if place is None:
-        return
-    from experiments.config import read_yaml
-    from experiments.results import files
-
-    folder = Path(arguments[place]).resolve()
-    name = _option(arguments, "--config-name", "-cn")
-    file = folder / f"{'config' if name is None else arguments[name].removesuffix('.yaml')}.yaml"
-    values = read_yaml(file)
-    is_own_tree = isinstance(values, dict) and "defaults" in values and not (folder / files.RECORD).exists()
-    if is_own_tree:
-        arguments[place] = str(folder)
-        return
-    _offer(file)
-    for index in sorted((i for i in (place, name) if i is not None), reverse=True):
-        del arguments[index - 1 : index + 1]
-    arguments += ["--config-name", SAVED]
-
-
-def _offer(file: Path) -> None:
-    """Gives Hydra a run's saved config, with what it lacks of a command: how `-m` carries out a sweep."""
-    from hydra.core.config_store import ConfigStore
-
-    from experiments.conf import CONF
-    from experiments.config import load_config, read_yaml
-
-    node = load_config(file).model_dump(mode="json") | {"sweep": read_yaml(CONF / "sweep" / "local.yaml")}
-    ConfigStore.instance().store(name=SAVED, node=node, provider="experiments")
-
-
-def _option(arguments: list[str], long: str, short: str) -> int | None:
-    """The index of an option's value, after `--option=value` was split in two."""
-    for index, argument in enumerate(arguments):
-        name, equals, value = argument.partition("=")
-        if name != short and not (name.startswith("--config-") and name != "--config-" and long.startswith(name)):
-            continue  # argparse takes a beginning for the whole
-        if equals:
-            arguments[index : index + 1] = [name, value]
-        return index + 1 if index + 1 < len(arguments) else None
-    return None
 
 
 class _Outcome:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from experiments.bounded import exists
 from experiments.config import RunConfig, available_cores
+from experiments.console import Screen
 from experiments.errors import InputError
 from experiments.ingredients.splits import ImageData, Split
 from experiments.recording import Origin, open_record, recording, stoppable, timed
@@ -64,7 +64,8 @@ def run_experiment(
     config = resolve(config)
     check_room(directory or files.home())
     data = config.dataset.load()
-    with runtime.quiet() as native:
+    config.training.require_images(len(data.train.labels), data.name)
+    with runtime.alone(), runtime.quiet() as native:
         runtime.prepare(config.training)
         from experiments.training import capacity, loop
 
@@ -93,12 +94,19 @@ def resolve(config: RunConfig) -> RunConfig:
         log.warning(message)
     portable = config.training.determinism == "portable"
     threads = 1 if portable else config.training.threads or available_cores()
+    warn_of_threads(threads)
     return config.model_copy(update={"dataset": dataset}).with_threads(threads)
+
+
+def warn_of_threads(threads: int) -> None:
+    """Says where there are fewer cores than threads. They are kept: a repeat needs as many as its original had."""
+    if threads > (cores := available_cores()):
+        log.warning("training.threads: %d on %d cores is slower than %d", threads, cores, cores)
 
 
 def check_room(place: Path) -> None:
     """Refuses a place that is full or not to be written before anything is done for a run there."""
-    existing = next(path for path in (place, *place.parents) if path.exists())
+    existing = next(path for path in (place, *place.parents) if exists(path))
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise InputError(f"{place}: cannot be written ({existing} is no folder, or a read-only one)")
     free = shutil.disk_usage(existing).free
@@ -137,7 +145,7 @@ def _train(
         if tell:
             tell(row)
 
-    bar = live_bar(Console(), trainer.model, steps=epochs * steps, done=len(state.rows) * steps)
+    bar = live_bar(Screen(), trainer.model, steps=epochs * steps, done=len(state.rows) * steps)
     with stoppable(record, mirror) as stop_requested, bar:
         return loop.train(
             trainer,

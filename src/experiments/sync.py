@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from experiments.entrance import exit_with
+from experiments.entrance import Parser, exit_with
 from experiments.errors import InputError
+from experiments.screen import say
 
 
 def main() -> None:
@@ -15,7 +16,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.sync", description=__doc__)
+    parser = Parser(prog="python -m experiments.sync", description=__doc__)
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help="a run or a sweep; by default every run not yet mirrored"
     )
@@ -36,12 +37,12 @@ def sync(names: Sequence[str]) -> int:
             raise InputError(f"{record.name}: is still running; it is mirrored while it runs")
         try:
             run_id = tracking.synchronise(record, load_config(record.directory / files.CONFIG), home)
-            print(f"{record.name}: mirrored as {run_id}")
+            say(f"{record.name}: mirrored as {run_id}")
         except tracking.TrackingError as error:
             failed += 1
-            print(error)
+            say(error)
     if not found:
-        print("nothing to do: every run that has ended is mirrored")
+        say("nothing to do: every run that has ended is mirrored")
     return 1 if failed else 0
 
 

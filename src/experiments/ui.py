@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import quote
 
-from experiments.entrance import exit_with
+from experiments.bounded import exists
+from experiments.entrance import Parser, exit_with
 from experiments.errors import InputError
+from experiments.screen import complain, say
 
 HOST, PORT = "127.0.0.1", 5000  # MLflow's own port
-TRIED_PORTS = 100  # for one that can be proposed
 ANSWER_SECONDS = 120.0  # how long a slow machine may take to start the server
 GRACE_SECONDS = 5.0  # for the server to end by itself
 TICK_SECONDS = 0.1
@@ -33,7 +34,9 @@ SETTINGS = {
     "DO_NOT_TRACK": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for judges of language models
     "PYTHONWARNINGS": "ignore",
+    "PYTHONSAFEPATH": "1",  # no module of the current folder, which may be a run of somebody else's
 }
+STORE_VARIABLE = "MLFLOW_BACKEND_STORE_URI"  # not an argument: it may hold a password, and arguments are public
 
 
 def main() -> None:
@@ -42,7 +45,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m experiments.ui", description=__doc__)
+    parser = Parser(prog="python -m experiments.ui", description=__doc__)
     parser.add_argument(
         "--port",
         type=int,
@@ -64,18 +67,19 @@ def serve(port: int) -> int:
     home = files.home()
     store = tracking.store_uri(home)
     if store.startswith(("http:", "https:")):
-        print(f"MLFLOW_TRACKING_URI is a server with a UI of its own: {store}")
+        say(f"MLFLOW_TRACKING_URI is a server with a UI of its own: {store}")
         return 0
-    database = Path(store.removeprefix("sqlite:///"))
-    if store.startswith("sqlite:") and not database.exists():
+    is_given = bool(os.environ.get("MLFLOW_TRACKING_URI"))
+    database = Path(store.removeprefix("sqlite:///")) if is_given else home / tracking.STORE
+    if store.startswith("sqlite") and not exists(database):
         raise InputError(f"{database}: no such store; `python -m experiments.run` makes one")
     port = _free_port(port)
-    print(f"starting MLflow on {store}", flush=True)
+    say(f"starting MLflow on {store}")
     with tempfile.TemporaryFile() as messages, _server(store, home, port, messages) as server:
         _wait_for(server, port, store, messages)
-        print(f"MLflow UI: http://{HOST}:{port}\n{_start_page(port)}\nCtrl-C stops it", flush=True)
+        say(f"MLflow UI: http://{HOST}:{port}", _start_page(port), "Ctrl-C stops it")
         server.wait()
-        sys.stderr.write(f"MLflow ended by itself: {_last_error(messages)}\n")
+        complain(f"MLflow ended by itself: {_last_error(messages)}")
         return 1
 
 
@@ -92,9 +96,6 @@ def _free_port(port: int) -> int:
     except PermissionError:
         raise InputError(f"--port: {port} needs the rights of an administrator; choose one from 1024 on") from None
     except OSError:
-        for other in range(port + 1, min(port + TRIED_PORTS, 65536)):
-            with suppress(OSError):
-                raise InputError(f"--port: {port} is in use by another program; try --port {_bind(other)}") from None
         raise InputError(f"--port: {port} is in use by another program; try --port 0") from None
 
 
@@ -108,14 +109,14 @@ def _bind(port: int) -> int:
 @contextmanager
 def _server(store: str, home: Path, port: int, messages: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """MLflow's server in a group of processes of its own, none of which is left."""
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--host", HOST, "--port", str(port)]
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", HOST, "--port", str(port)]
     command += ["--artifacts-destination", (home / "mlartifacts").as_uri()]
     command += ["--workers", "1", "--uvicorn-opts", "--log-level warning"]
     for number in STOPS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` wants it
             signal.signal(number, signal.default_int_handler)
     server = subprocess.Popen(
-        command, env=os.environ | SETTINGS, start_new_session=True,
+        command, env=os.environ | SETTINGS | {STORE_VARIABLE: store}, start_new_session=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=messages,
     )  # fmt: skip
     guard = _guard(server.pid)

@@ -6,7 +6,7 @@ this module imports nothing but Hydra until a sweep is launched.
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Sequence
 from itertools import product
 from math import ceil, prod
@@ -16,11 +16,11 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, RangeSweep
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 
 class LocalSweeper(Sweeper):  # type: ignore[misc]
@@ -84,19 +84,46 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's call before `launch`."""
-        del task_function
-        self._loader, self._config = hydra_context.config_loader, config
+        self._context, self._task, self._config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Plans and carries out all jobs, then ends the process with the sweep's exit code."""
+        """Plans and carries out all jobs; leaves the sweep's exit code with the task, as its `code`."""
         del initial_job_idx
         from experiments.sweeps.launch import launch
 
-        def compose(overrides: list[str]) -> Any:
-            return self._loader.load_sweep_config(self._config, overrides)
-
         hydra: Any = OmegaConf.to_container(self._config.hydra, enum_to_str=True)
-        sys.exit(launch(job_overrides, compose, hydra).exit_code)
+        outcome = launch(job_overrides, self._compose, hydra, self._notify)
+        self._task.code = outcome.exit_code
+        return [self._returned(job) for job in outcome.jobs]
+
+    def _compose(self, overrides: list[str]) -> Any:
+        return self._context.config_loader.load_sweep_config(self._config, overrides)
+
+    def _notify(self, status: Any) -> None:
+        """Tells Hydra's callbacks of a job that starts or has ended, in this process."""
+        callbacks = self._context.callbacks
+        if not callbacks.callbacks:
+            return
+        config = self._compose(list(status.job.overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = status.job.number
+        if status.state == "running":
+            callbacks.on_job_start(config=config, task_function=self._task)
+        elif status.ended:
+            callbacks.on_job_end(config=config, job_return=self._returned(status))
+
+    def _returned(self, ended: Any) -> JobReturn:
+        """What Hydra wants to know of a job: its config, whether it is done, and its error."""
+        done = ended.state == "done"
+        return JobReturn(
+            overrides=list(ended.job.overrides),
+            cfg=OmegaConf.create(ended.job.config.model_dump(mode="json")),
+            hydra_cfg=OmegaConf.masked_copy(self._config, "hydra"),
+            working_dir=os.getcwd(),
+            task_name=self._config.hydra.job.name,
+            status=JobStatus.COMPLETED if done else JobStatus.FAILED,
+            _return_value=None if done else RuntimeError(f"{ended.job} {ended.state}: {ended.message}"),
+        )
 
 
 for _group, _plugin in (("sweeper", LocalSweeper), ("launcher", LocalLauncher)):

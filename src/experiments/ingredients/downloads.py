@@ -99,7 +99,7 @@ def _probe(url: str) -> str:
 
 def _run_python(code: str, *arguments: str, timeout_seconds: float | None = None) -> str:
     """Runs `code` silently; returns the last line of its error, or nothing."""
-    command = [sys.executable, "-c", code, *arguments]
+    command = [sys.executable, "-P", "-c", code, *arguments]  # -P: no module of the current folder
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_seconds, check=False)
     if done.returncode == 0:
         return ""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from experiments.errors import InputError
 from experiments.ingredients.option import AsBefore, Count, Option, Positive
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -20,6 +21,16 @@ class Training(Option):
     threads: Annotated[int, Field(ge=1, le=1024)] | None  # TensorFlow crashes when it asks for very many
     determinism: Literal["machine", "portable"]
     measure_training: Annotated[bool, AsBefore(False)]
+
+    def require_images(self, images: int, name: str) -> None:
+        """Refuses a batch that is larger than the training images of the data set `name`.
+
+        Raises:
+            InputError: it is.
+        """
+        if self.batch_size > images:
+            rule = f"must be ≤ {images}, the training images of {name}"
+            raise InputError(f"training.batch_size: {rule}, received {self.batch_size}")
 
     @model_validator(mode="after")
     def _portable_means_one_thread_and_float32(self) -> Self:

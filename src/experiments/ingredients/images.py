@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.errors import InputError
+from experiments.errors import DataError, InputError
 from experiments.ingredients.scale import Scale
 
 
@@ -56,9 +56,9 @@ class Content(NamedTuple):
     notes: tuple[str, ...]
 
 
-def damaged(path: Path, rule: str) -> InputError:
+def damaged(path: Path, rule: str) -> DataError:
     """One line about a file or folder that `dataset.path` leads to."""
-    return InputError(f"dataset.path: {path}: {' '.join(rule.split())}")
+    return DataError(f"{path}: {' '.join(rule.split())}")
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def reading_data() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(*(f"dataset.path: {mistake}" for mistake in error.mistakes)) from None
+        raise DataError(*error.mistakes) from None
 
 
 def digest_each(arrays: Arrays) -> dict[str, str]:

@@ -119,7 +119,8 @@ def _files() -> dict[str, str]:
 
 
 def _sources() -> list[Path]:
-    return sorted(PACKAGE.rglob("*.py"))
+    """Without the hidden files, and folders, that editors leave."""
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.name[0] != "." and path.is_file())
 
 
 @cache

@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.bounded import exists
 from experiments.errors import InputError
 from experiments.results import lease
 from experiments.upgrades import FORMAT, newest, require_known
@@ -92,8 +93,25 @@ def now() -> datetime:
 
 
 def home() -> Path:
-    """`$EXPERIMENTS_HOME`, or the current directory: what holds outputs/, multirun/, mlflow.db and mlartifacts/."""
-    return Path(os.environ.get("EXPERIMENTS_HOME") or ".").resolve()
+    """`$EXPERIMENTS_HOME`, or the current directory: what holds outputs/, multirun/, mlflow.db and mlartifacts/.
+
+    Raises:
+        InputError: it leads nowhere, or is closed.
+    """
+    given = os.path.expanduser(os.environ.get("EXPERIMENTS_HOME") or ".")
+    if given.startswith("~"):
+        raise InputError(f"EXPERIMENTS_HOME: ~ must lead to the home of a user who is there, received {given}")
+    try:
+        path = Path(given).resolve()
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # the current folder is gone; a loop of links; a null character
+        raise InputError(f"EXPERIMENTS_HOME: {given}: leads nowhere ({error})") from None
+    if exists(path) and not os.access(path, os.R_OK | os.X_OK):
+        raise InputError(f"EXPERIMENTS_HOME: {path}: is closed to this user")
+    return path
 
 
 @dataclass(frozen=True)
@@ -157,7 +175,7 @@ def read_history(path: Path) -> list[EpochRow]:
     Raises:
         InputError: a row is cut off, a value is not a number, or the format is newer than what is known here.
     """
-    if not path.exists():
+    if not exists(path):
         return []
     with path.open(newline="") as file:
         try:

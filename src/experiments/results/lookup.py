@@ -6,10 +6,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from experiments.bounded import exists
 from experiments.errors import InputError
 from experiments.results.files import RECORD, SWEEP_NOTE
 from experiments.results.records import Record, load
 from experiments.results.states import RunState
+
+SHORTEST_PREFIX = 4  # characters of a name or an id that mean a run: fewer would soon mean several
 
 
 def run_directories(home: Path) -> Iterator[Path]:
@@ -26,7 +29,7 @@ def find(text: str, home: Path) -> list[Record]:
         InputError: none or several different things match, or a record is damaged.
     """
     for base in (Path(text), home / "outputs" / text, home / "multirun" / text) if text else ():
-        if (base / RECORD).is_file():
+        if exists(base / RECORD):
             return [load(base)]
         if members := _members(base):
             return members
@@ -41,10 +44,16 @@ def _members(sweep: Path) -> list[Record]:
 
 def _find_by_id(text: str, home: Path) -> Record:
     """The one record under `home` whose MLflow run id or name starts with `text`."""
-    found = [record for record in _readable(home) if (record.mlflow.run_id or "").startswith(text)]
-    found = found or [record for record in _readable(home) if record.name.startswith(text)]
-    if len(found) == 1 and text:
+    known = list(_readable(home))
+    found = [record for record in known if (record.mlflow.run_id or "").startswith(text)]
+    found = found or [record for record in known if record.name.startswith(text)]
+    if len(found) == 1 and len(text) >= SHORTEST_PREFIX:
         return found[0]
+    if len(found) == 1 and text:
+        raise InputError(
+            f"{text}: begins {found[0].name} today and may begin others tomorrow; "
+            f"give {SHORTEST_PREFIX} characters or more"
+        )
     if found:
         some = ", ".join(record.name for record in found[:5])
         raise InputError(

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from experiments.archives import UNREADABLE
-from experiments.config import bring_up_config, config_key, read_yaml, run_key, validate_saved
+from experiments.config import bring_up_config, config_key, run_key, validate_saved
 from experiments.errors import BusyError, InputError
+from experiments.plain_yaml import read_yaml
 from experiments.results.evaluation import Overfitting
 from experiments.results.files import (
     CONFIG,

@@ -7,6 +7,7 @@ was training (`Mirror`) is mirrored from its directory later (`synchronise`) by 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import logging
@@ -17,6 +18,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from experiments.results import captions, files, lease, records, tracking_model
 from experiments.results.files import EpochRow
 from experiments.results.records import Record
 from experiments.results.states import RunState
+from experiments.screen import without_login
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +55,14 @@ class TrackingError(ExperimentsError):
 
 def store_uri(home: Path) -> str:
     """`$MLFLOW_TRACKING_URI`, or the SQLite store in `home`."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / STORE}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or _sqlite_uri(home / STORE)
+
+
+def _sqlite_uri(path: Path) -> str:
+    """The address of an SQLite file, whatever its folders are called."""
+    quoted = str(path).replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+    # MLflow makes the folder of what follows `sqlite:///`, as it stands there.
+    return f"sqlite:///{path}" if quoted == str(path) else f"sqlite+pysqlite:///{quoted}"
 
 
 def prepare_store(home: Path, experiment: str) -> str:
@@ -84,7 +94,7 @@ def _make_store(home: Path) -> None:
         return
     making = home / f".{STORE}.{secrets.token_hex(4)}"
     try:
-        mlflow.MlflowClient(tracking_uri=f"sqlite:///{making}").search_experiments(max_results=1)
+        mlflow.MlflowClient(tracking_uri=_sqlite_uri(making)).search_experiments(max_results=1)
         try:
             os.link(making, store)
         except FileExistsError:
@@ -108,7 +118,7 @@ def connect(home: Path) -> Any:
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what it raises is told by whoever catches it
     uri = store_uri(home)
-    if uri.startswith("sqlite:///") and not os.environ.get("MLFLOW_TRACKING_URI"):
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
         _make_store(home)
         with contextlib.closing(sqlite3.connect(home / STORE)) as database:
             database.execute("PRAGMA journal_mode=WAL")  # readers and one writer do not wait for each other
@@ -116,7 +126,22 @@ def connect(home: Path) -> Any:
     mlflow.set_tracking_uri(uri)  # for `Model.log`, which makes a client of its own
     if given is None:
         os.environ.pop("MLFLOW_TRACKING_URI", None)  # MLflow sets it, and the next store would be taken for a server
+    _close_at_exit()
     return mlflow.MlflowClient(tracking_uri=uri)
+
+
+@cache
+def _close_at_exit() -> None:
+    atexit.register(close_stores)
+
+
+def close_stores() -> None:
+    """Closes the SQLite files that MLflow keeps open: who does so last removes their `-wal` and `-shm`."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with contextlib.suppress(Exception):  # a private part of MLflow; without it two small files stay
+        for engine in SqlAlchemyStore._engine_map.values():
+            engine.dispose()
 
 
 class _Run:
@@ -305,7 +330,7 @@ def _synchronise(record: Record, config: RunConfig, home: Path) -> str:
             run.log_epoch(row, elapsed)
         run.close()
     except Exception as error:
-        record.write(mlflow=record.mlflow.model_copy(update={"synced": False, "error": str(error)}))
+        record.write(mlflow=record.mlflow.model_copy(update={"synced": False, "error": without_login(str(error))}))
         raise TrackingError(f"{record.name}: could not be mirrored ({type(error).__name__}: {error})") from error
     record.write(mlflow=record.mlflow.model_copy(update={"synced": True, "error": None}))
     return run.run_id
@@ -400,6 +425,6 @@ def _seconds(row: EpochRow) -> float:
 
 
 def first_line(error: Exception) -> str:
-    """An error in one line."""
-    lines = str(error).splitlines()
+    """An error in one line, without a login that it names."""
+    lines = without_login(str(error)).splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -12,6 +12,7 @@ from typing import Any
 
 from experiments.errors import InputError
 from experiments.results import files, tracking
+from experiments.screen import say
 from experiments.sweeps import tables
 from experiments.sweeps.executor import Ended
 from experiments.sweeps.executors import processes
@@ -144,5 +145,5 @@ def tell(sweep: Sweep, answer: Sequence[str], *, asked: int) -> int:
         log.warning("%s%s", states, again)
     if counts[JobState.DONE]:
         log.info("next: python -m experiments.compare %s", place.name)
-    print(place.path)  # noqa: T201 - scripts read the last line
+    say(place.path)  # scripts read the last line
     return 130 if asked and missing else 1 if failed or missing else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from experiments.console import open_screen
 from experiments.recording import Origin
 from experiments.results import environment, files, tracking
 from experiments.runner import check_room
+from experiments.screen import say, write_nowhere
 from experiments.sweeps import failures, finalize, preflight, tables
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
@@ -27,7 +29,7 @@ from experiments.sweeps.executors.local import LocalExecutor
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
-from experiments.sweeps.progress import Progress, write_nowhere
+from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import Archive, look_at, tidy
 from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.scheduler import Scheduler
@@ -40,7 +42,6 @@ from experiments.training.interruption import SIGNALS, StopRequest, exit_now, li
 
 log = logging.getLogger(__name__)
 GRACEFUL_STOPS = 2  # number of graceful Ctrl-C; the next one exits at once
-WIDE = 250  # console width when stdout is not a terminal
 
 
 class JobOutcome(NamedTuple):
@@ -59,13 +60,19 @@ class SweepOutcome(NamedTuple):
     jobs: Sequence[JobOutcome] = ()
 
 
-def launch(overrides: Sequence[Sequence[str]], compose: Compose, hydra: Mapping[str, Any]) -> SweepOutcome:
+def launch(
+    overrides: Sequence[Sequence[str]],
+    compose: Compose,
+    hydra: Mapping[str, Any],
+    on_change: Callable[[Status], None] | None = None,
+) -> SweepOutcome:
     """Plans and carries out a sweep.
 
     Args:
         overrides: of each job.
         compose: Hydra's composition of a job's overrides.
         hydra: Hydra's own config of this command, kept in the `.hydra/` of each run.
+        on_change: is told of every job that starts or ends.
 
     Raises:
         InputError: a mistake in any job; nothing was started and nothing is left.
@@ -77,7 +84,7 @@ def launch(overrides: Sequence[Sequence[str]], compose: Compose, hydra: Mapping[
             return SweepOutcome(_show(_prepare(plan, home)))
         with locked(plan, home):
             sweep = _prepare(plan, home)
-            code = _carry_out(sweep, hydra)
+            code = _carry_out(sweep, hydra, on_change)
     directory_of = sweep.place.directory_of
     return SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
 
@@ -88,9 +95,7 @@ def _prepare(plan: Plan, home: Path) -> Sweep:
         plan = with_threads(plan, place.threads)
     reuse = plan.execution.reuse
     archive = None if reuse == "never" else Archive(home, any_code=reuse == "loose")
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=WIDE)
-    return Sweep(plan, place, look_at(plan, place, archive), archive, home, console)
+    return Sweep(plan, place, look_at(plan, place, archive), archive, home, open_screen())
 
 
 def _show(sweep: Sweep) -> int:
@@ -100,12 +105,12 @@ def _show(sweep: Sweep) -> int:
         preflight.check(sweep.plan, todo)
     seconds = estimate_seconds(sweep.plan, todo, sweep.home)
     time = f"about {duration(seconds)}" if seconds is not None else "no earlier run tells how long it takes"
-    print(f"{sweep.place.name}: {tables.describe(sweep.plan, sweep.statuses)}; {time}")  # noqa: T201 - it was asked for
+    say(f"{sweep.place.name}: {tables.describe(sweep.plan, sweep.statuses)}; {time}")
     sweep.console.print("", tables.draw(tables.planned(sweep.plan, sweep.statuses), sweep.console), sep="\n")
     return 0
 
 
-def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
+def _carry_out(sweep: Sweep, hydra: Mapping[str, Any], on_change: Callable[[Status], None] | None) -> int:
     plan, place, todo = sweep.plan, sweep.place, sweep.todo
     log.info("%s: %s", place.name, tables.describe(plan, sweep.statuses))
     if not todo and finalize.is_closed(sweep):
@@ -120,7 +125,7 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any]) -> int:
     tidy(sweep.statuses, place)
     failures.gather_leftovers(plan.jobs, place)
     sweep = replace(sweep, parent=finalize.open_parent(sweep))
-    progress = Progress(sweep.console, plan, place, sweep.statuses)
+    progress = Progress(sweep.console, plan, place, sweep.statuses, on_change)
     executor = LocalExecutor(plan.workers)
     scheduler = Scheduler(
         sweep,
@@ -158,7 +163,7 @@ def _waiting(sweep: Sweep) -> AbstractContextManager[Any]:
 
 def _ask(scheduler: Scheduler, console: Console) -> None:
     if console.is_terminal and not os.isatty(1):  # it was closed, and must not be written to any more
-        write_nowhere()
+        write_nowhere(1, 2)
     scheduler.ask()
     if scheduler.asked > GRACEFUL_STOPS:
         exit_now()

@@ -105,11 +105,7 @@ class _Data:
         if isinstance(seen, InputError):
             raise InputError(*seen.mistakes)
         dataset, digest, images = seen
-        if config.training.batch_size > images:
-            raise InputError(
-                f"training.batch_size: must be ≤ {images}, the training images of {dataset.name}, "
-                f"received {config.training.batch_size}"
-            )
+        config.training.require_images(images, dataset.name)
         return config.model_copy(update={"dataset": dataset}), digest
 
     def _read(self, config: RunConfig) -> tuple[Any, str, int]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import heapq
 import logging
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from statistics import mean
@@ -20,6 +19,7 @@ from rich.text import Text
 
 from experiments.config import as_text
 from experiments.results import files
+from experiments.screen import PlainFormatter, write, write_nowhere
 from experiments.sweeps.directory import Place
 from experiments.sweeps.jobs import Plan
 from experiments.sweeps.status import JobState, Status, count_states, duration
@@ -44,8 +44,16 @@ RANK = {
 class Progress:
     """The progress of a sweep on a screen or in a log."""
 
-    def __init__(self, console: Console, plan: Plan, place: Place, statuses: Sequence[Status]) -> None:
+    def __init__(
+        self,
+        console: Console,
+        plan: Plan,
+        place: Place,
+        statuses: Sequence[Status],
+        on_change: Callable[[Status], None] | None = None,
+    ) -> None:
         self._console, self._plan, self._place, self._statuses = console, plan, place, statuses
+        self._on_change = on_change
         self._started = time.monotonic()
         self._widths = _widths(plan)
 
@@ -72,6 +80,8 @@ class Progress:
     def changed(self, status: Status) -> None:
         """Says that a job has changed its state; failures are said in full, with the path of the log."""
         status.changed = time.monotonic()
+        if self._on_change:
+            self._on_change(status)
         if status.state in (JobState.FAILED, JobState.DIVERGED):
             message = status.message.removeprefix("DivergedError: ").removeprefix("InputError: ")
             log.error("%s %s: %s; log: %s", status.job, status.state, message, self._log_of(status))
@@ -182,6 +192,7 @@ def _logging_to(console: Console) -> Iterator[None]:
 class _ConsoleHandler(logging.Handler):
     def __init__(self, console: Console) -> None:
         super().__init__()
+        self.setFormatter(PlainFormatter("%(message)s"))
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -190,15 +201,6 @@ class _ConsoleHandler(logging.Handler):
             if self._console.is_terminal:
                 self._console.print(Text(text, style=STYLES.get(record.levelno, "")), soft_wrap=True)
             else:
-                sys.stdout.write(f"{text}\n")
-                sys.stdout.flush()
+                write(sys.stdout, f"{text}\n")
         except OSError:
-            write_nowhere()
-
-
-def write_nowhere() -> None:
-    """Once a terminal or a reader is gone, nothing can be written there; that must not end a sweep."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for descriptor in (1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+            write_nowhere(1, 2)

@@ -16,7 +16,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from experiments.config import RunConfig
-from experiments.errors import DivergedError, InputError, PausedError, StoppedError
+from experiments.errors import DivergedError, PausedError, StoppedError
 from experiments.ingredients.normalisation import as_keras
 from experiments.ingredients.splits import ImageData, Split
 from experiments.results.evaluation import SMALLEST_PROBABILITY, cross_entropy
@@ -91,12 +91,7 @@ def build(config: RunConfig, data: ImageData) -> Trainer:
     Raises:
         InputError: the architecture does not fit the images, or the batch is larger than the data.
     """
-    images = len(data.train.labels)
-    if config.training.batch_size > images:
-        raise InputError(
-            f"training.batch_size: must be ≤ {images}, the training images of {data.name}, "
-            f"received {config.training.batch_size}"
-        )
+    config.training.require_images(len(data.train.labels), data.name)
     keras.utils.set_random_seed(config.seed)
     model = config.model.build(data.image_shape, data.classes, config.regularization)
     feed = Batches(

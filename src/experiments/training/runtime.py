@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import platform
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -22,6 +24,7 @@ from experiments.training.portable import use_exact_operations
 PORTABLE_ISA = "AVX2"  # the newest set that every x86-64 server and laptop of the last ten years has
 # Beginnings of variables that choose other kernels; a portable run must have the same ones everywhere.
 CHOOSING_KERNELS = ("ONEDNN_", "DNNL_", "TF_ENABLE_", "TF_DISABLE_", "TF_XLA_", "TF_MKL_", "TF_ONEDNN_", "XLA_")
+_run = threading.Lock()
 _started_as: list[Training] = []  # by `prepare` in this process
 
 
@@ -51,6 +54,24 @@ def prepare(training: Training) -> None:
     if training.determinism == "portable":
         use_exact_operations()
     _started_as[:] = [training]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keeps other runs out of this process for the length of a block: seeds and threads belong to all of it.
+
+    Raises:
+        InputError: a run is in its block already.
+    """
+    if not _run.acquire(blocking=False):
+        raise InputError(
+            "a run is going on in this process already, and two would change each other's results; wait for it, start "
+            "the other one in a process of its own, or both as a sweep: python -m experiments.run -m"
+        )
+    try:
+        yield
+    finally:
+        _run.release()
 
 
 @contextmanager
@@ -151,9 +172,16 @@ def _stderr_of_its_own() -> TextIO:
 
 @contextmanager
 def quiet() -> Iterator[NativeOutput]:
-    """A `NativeOutput` for the length of a block."""
+    """A `NativeOutput` for the length of a block, and no advice on retracing: every run of a notebook traces anew."""
     output = NativeOutput()
+    log = logging.getLogger("tensorflow")
+    log.addFilter(_is_no_advice)
     try:
         yield output
     finally:
+        log.removeFilter(_is_no_advice)
         output.restore()
+
+
+def _is_no_advice(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()

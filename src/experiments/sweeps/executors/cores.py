@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from experiments.config import RunConfig, available_cores
+from experiments.runner import warn_of_threads
 from experiments.sweeps.jobs import Plan, count
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ def share_cores(plan: Plan) -> Plan:
     """The plan with workers and threads, so that workers × threads ≤ cores."""
     cores, wanted = available_cores(), plan.execution.workers
     most = max(_own_threads(job.composed) or 1 for job in plan.jobs)
+    warn_of_threads(most)
     workers = min(max(1, cores // most) if wanted is None else wanted, len(plan.jobs))
     if workers > 1 and workers * most > cores:
         capped = max(1, cores // most)

@@ -1,0 +1,45 @@
+"""Tables and bars on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from experiments.screen import printable, write_nowhere
+
+WIDE = 250  # columns where nobody looks at a screen: nothing is cut off
+
+
+class Screen(Console):
+    """A console on which a text is a text: it commands no terminal, and a screen that is gone is no error."""
+
+    def __init__(self, **options: Any) -> None:
+        # Not by FORCE_COLOR and its like: a live table in a file is noise.
+        is_terminal = bool(getattr(sys.stdout, "isatty", bool)())
+        super().__init__(force_terminal=is_terminal, **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments of a renderable, their texts printable."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+    def on_broken_pipe(self) -> None:
+        """Rich itself would end the process."""
+        write_nowhere(self.file.fileno())
+
+    def _write_buffer(self) -> None:
+        """Rich's; a full disk is as a reader that is gone."""
+        try:
+            super()._write_buffer()
+        except OSError:
+            self.on_broken_pipe()
+
+
+def open_screen() -> Screen:
+    """The console of standard output as it is now; wide where that is no terminal."""
+    screen = Screen()
+    return screen if screen.is_terminal or screen.is_jupyter else Screen(width=WIDE)

@@ -1,0 +1,75 @@
+"""What is given to `run` and cannot be meant is one line, and nothing is started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import environment
+from experiments import command_line
+from experiments.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--epochs=3"],
+            "--epochs=3: no such flag; values have no dashes, as training.epochs=3, and --help tells them",
+        ),
+        (["-x", "--y"], "-x: no such flag; "),
+        (["--config-dir=/nonexistent"], "/nonexistent: no such folder"),
+        (["--config-dir="], "must be given once, and not empty"),
+        (["--config-dir=a", "--config-dir=b"], "argument --config-dir/-cd: must be given once"),
+        (["--package=model"], "--package: goes only with --cfg"),
+        (["--resolve"], "--resolve: goes only with --cfg or --help"),
+        (["-m", "--cfg", "job"], "--cfg and --multirun: only one of them can be asked for at a time"),
+        (["--cfg"], "argument --cfg/-c: expected one argument"),
+        (["--cfg", "x"], "argument --cfg/-c: invalid choice: 'x'"),
+        (["--config", "x"], "ambiguous option: --config could match"),
+        (["--config-name=nothing"], "nothing"),
+        (["--config-path=/nonexistent"], "/nonexistent/config.yaml: cannot be read (No such file or directory)"),
+        (["--config-path=" + "x" * 5000], "cannot be read (File name too long)"),
+        (["--experimental-rerun=x"], "--experimental-rerun: would open a pickle"),
+        (["seed"], "seed: is not `key=value` in Hydra's grammar"),
+        (["+hydra.callbacks.x._target_=no.such.thing"], "no.such.thing"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_arguments_that_cannot_be_meant_are_told(arguments: list[str], said: str) -> None:
+    def task(_: object) -> None:
+        pytest.fail("was started")
+
+    with pytest.raises(InputError) as caught:
+        command_line.answer(arguments, task)
+    assert said in str(caught.value)
+    assert len(caught.value.mistakes) == len(str(caught.value).splitlines()) <= 2
+
+
+def test_flags_may_stand_between_values(capsys: pytest.CaptureFixture[str]) -> None:
+    command_line.answer(["seed=3", "--cfg", "job", "model=linear"], print)
+    assert "\nseed: 3\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("body", ["raise ValueError('inside')", "raise KeyError('inside')"])
+def test_error_of_a_sweep_is_no_mistake_of_the_user(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.sweeps import launch
+
+    def fails(*_: object) -> None:
+        exec(body)
+
+    monkeypatch.setattr(launch, "launch", fails)
+    with pytest.raises((ValueError, KeyError), match="inside"):
+        command_line.answer(["-m", "seed=0,1"], print)
+
+
+def test_package_alone_tells_its_commands(home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments"], env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "python -m experiments.run " in done.stderr
+    assert "Traceback" not in done.stderr
