@@ -1,5 +1,7 @@
+import gzip
 import hashlib
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.datasets import load_digits
 
 from experiments.errors import InputError
-from experiments.ingredients import datasets
+from experiments.ingredients import datasets, qmnist
 from experiments.ingredients.datasets import Dataset, ImageData
 from experiments.ingredients.digits import enlarge, read_digits
+from experiments.ingredients.idx import read_idx
+from experiments.ingredients.images import deal, shuffle
 
 OPTIONS = sorted((Path(__file__).parents[1] / "conf" / "dataset").glob("*.yaml"))
 ADAPTER = TypeAdapter(Dataset)
@@ -370,3 +374,190 @@ def test_validation_must_leave_every_class_an_image(tmp_path: Path):
     path = write_npz(tmp_path / "mine.npz", train=4, classes=4)
     with pytest.raises(InputError, match=r"^dataset.validation_fraction: 0.5 of 4 .* leaves class 2 without"):
         make_files(path, validation_fraction=0.5).load()
+
+
+# Splits
+
+
+def split_of(data: ImageData) -> tuple[set[int], set[int]]:
+    """The training and validation images of `write_distinct`, by their first pixel."""
+    return set(data.train.images[:, 0, 0, 0].tolist()), set(data.validation.images[:, 0, 0, 0].tolist())
+
+
+def write_distinct(path: Path, labels: np.ndarray) -> Path:
+    """Image i is i everywhere."""
+    return write_npz(path, x_train=np.arange(len(labels), dtype=np.uint8).repeat(30).reshape(-1, 6, 5), y_train=labels)
+
+
+UNEVEN = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 3], [50, 30, 20, 11]))
+
+
+@pytest.mark.parametrize("name", ["files", "mnist"])
+def test_split_seed_draws_a_stratified_part(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_distinct(tmp_path / "a.npz", UNEVEN)
+    monkeypatch.setattr(datasets, "MNIST_DIGESTS", {})
+    monkeypatch.setattr(datasets, "DIGIT_NAMES", tuple("0123"))
+    parts = {}
+    for seed in (None, 0, 1, 2):
+        data = make(name, path=str(path), split_seed=seed, validation_fraction=0.2).load()
+        check_whole(data)
+        train, parts[seed] = split_of(data)
+        assert (len(train), len(parts[seed]), len(train | parts[seed])) == (89, 22, 111)
+        if seed is not None:
+            shares = np.bincount(data.validation.labels, minlength=4) / np.bincount(UNEVEN)
+            assert np.abs(shares - 0.2).max() < 0.1
+            assert data.notes == (
+                f"validation: 22 of the training images, stratified, drawn by dataset.split_seed={seed}",
+            )
+    assert len({frozenset(part) for part in parts.values()}) == 4
+    again = make(name, path=str(path), split_seed=1, validation_fraction=0.2).load()
+    assert split_of(again)[1] == parts[1]
+
+
+def test_split_seed_draws_the_same_images_in_every_numpy():
+    assert shuffle(np.arange(12) // 4, 3).tolist() == [0, 7, 10, 1, 5, 11, 2, 6, 9, 3, 4, 8]
+
+
+def test_a_limited_part_is_stratified_under_a_seed(tmp_path: Path):
+    data = make_files(write_distinct(tmp_path / "a.npz", UNEVEN), split_seed=5, train_limit=37).load()
+    assert np.abs(np.bincount(data.train.labels) - 37 * np.bincount(UNEVEN) / 111).max() < 1.5
+
+
+@pytest.mark.parametrize("split_seed", [None, 4])
+@pytest.mark.parametrize("name", ["files", "mnist"])
+def test_folds_are_disjoint_stratified_and_together_everything(
+    name: str, split_seed: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = write_distinct(tmp_path / "a.npz", UNEVEN)
+    monkeypatch.setattr(datasets, "MNIST_DIGESTS", {})
+    monkeypatch.setattr(datasets, "DIGIT_NAMES", tuple("0123"))
+    seen: list[int] = []
+    for fold in range(5):
+        data = make(name, path=str(path), folds=5, fold=fold, split_seed=split_seed).load()
+        check_whole(data)
+        train, validation = split_of(data)
+        assert not train & validation
+        assert len(train | validation) == 111
+        counts = np.bincount(data.validation.labels, minlength=4)
+        assert np.abs(counts - np.bincount(UNEVEN) / 5).max() < 1
+        drawn = "" if split_seed is None else ", drawn by dataset.split_seed=4"
+        assert data.notes == (f"validation: fold {fold} of 0-4, {len(validation)} images, stratified{drawn}",)
+        seen += validation
+    assert sorted(seen) == list(range(111))
+
+
+def test_deal_gives_each_fold_its_share_of_each_class():
+    assert deal(np.array([1, 0, 0, 1, 1, 0, 0]), 3).tolist() == [1, 0, 1, 2, 0, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "rule"),
+    [
+        ({"folds": 5}, "folds and fold go together.* received folds 5, fold None"),
+        ({"fold": 0}, "folds and fold go together.* received folds None, fold 0"),
+        ({"folds": 5, "fold": 5}, "fold must be in 0-4, received folds 5, fold 5"),
+        ({"folds": 1, "fold": 0}, "greater than or equal to 2"),
+        ({"fold": -1, "folds": 3}, "greater than or equal to 0"),
+        ({"split_seed": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_folds_that_make_no_sense_are_refused_before_anything_is_read(values: dict[str, int], rule: str):
+    with pytest.raises(ValidationError, match=rule):
+        make("auto", **values)
+
+
+def test_folds_must_leave_every_class_an_image_and_have_one(tmp_path: Path):
+    path = write_npz(tmp_path / "a.npz", train=5, classes=4)
+    with pytest.raises(
+        InputError, match=r"^dataset.folds: fold 1 of 2 of 5 .* leaves class 2 without an image to train"
+    ):
+        make_files(path, folds=2, fold=1).load()
+    with pytest.raises(InputError, match=r"^dataset.folds: fold 5 of 6 of 5 .* leaves none for validation"):
+        make_files(path, folds=6, fold=5).load()
+
+
+@pytest.mark.parametrize(("values", "key"), [({"split_seed": 0}, "split_seed"), ({"folds": 2, "fold": 0}, "folds")])
+def test_a_validation_part_of_its_own_is_not_drawn_again(values: dict[str, int], key: str, tmp_path: Path):
+    path = write_npz(tmp_path / "a.npz", x_val=np.zeros((4, 6, 5), np.uint8), y_val=np.arange(4))
+    with pytest.raises(InputError, match=rf"^dataset.{key}: must be null where the data set has a validation part"):
+        make_files(path, **values).load()
+
+
+def test_auto_hands_the_split_on(nowhere: Path):
+    dataset, _ = make("auto", split_seed=3, folds=4, fold=1).resolve()
+    assert dataset == make("digits", split_seed=3, folds=4, fold=1)
+
+
+# QMNIST
+
+
+def write_idx(path: Path, array: np.ndarray, code: int) -> bytes:
+    """A compressed file in the format that MNIST and QMNIST are published in."""
+    header = struct.pack(f">HBB{array.ndim}I", 0, code, array.ndim, *array.shape)
+    path.write_bytes(gzip.compress(header + array.astype({8: ">u1", 12: ">i4"}[code]).tobytes()))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def small_qmnist(nowhere: Path, small_mnist: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """MNIST's 10 and 25 further test images; returns all 35."""
+    images = np.random.default_rng(2).integers(0, 256, (35, 28, 28), dtype=np.uint8)
+    labels = np.stack([np.arange(35) % 10, *(np.full(35, 300_000) for _ in range(7))], axis=1)
+    monkeypatch.setattr(qmnist, "KNOWN", 10)
+    written = []
+    for (file, _), array, code in zip(qmnist.FILES, (images, labels), (8, 12), strict=True):
+        written.append((file, hashlib.md5(write_idx(nowhere / file, array, code)).hexdigest()))
+    monkeypatch.setattr(qmnist, "FILES", written)
+    return images
+
+
+def test_qmnists_further_images_are_the_test_part(small_qmnist: np.ndarray):
+    official, data = (make("mnist", path=None, test=test).load() for test in ("official", "qmnist50k"))
+    check_whole(data)
+    np.testing.assert_array_equal(data.test.images[..., 0], small_qmnist[10:])
+    assert data.test.labels.tolist() == (np.arange(10, 35) % 10).tolist()
+    np.testing.assert_array_equal(data.train.images, official.train.images)
+    assert data.digest != official.digest
+    assert not data.doubtful
+    assert (official.name, data.name) == ("mnist", "mnist+qmnist50k")
+    assert data.notes == ("test: the 25 further test images of QMNIST, none of which is in MNIST",)
+
+
+def test_qmnist_is_verified_by_its_digest(small_qmnist: np.ndarray, nowhere: Path):
+    write_idx(nowhere / qmnist.FILES[0][0], small_qmnist[::-1], 8)
+    with pytest.raises(InputError, match=r"^dataset.path: .*idx3-ubyte.gz: is not QMNIST's: MD5 must be .*, received"):
+        make("mnist", path=None, test="qmnist50k").load()
+
+
+def test_qmnist_nowhere_names_the_places_and_the_remedy(small_mnist, nowhere: Path, tmp_path: Path):
+    with pytest.raises(InputError) as caught:
+        make("mnist", path=None, test="qmnist50k").load()
+    (line,) = caught.value.mistakes
+    file = "qmnist-test-images-idx3-ubyte.gz"
+    for words in (
+        nowhere / file,
+        tmp_path / "keras/datasets" / file,
+        "githubusercontent",
+        "no network",
+        "EXPERIMENTS_DATA",
+    ):
+        assert str(words) in line
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", gzip.compress(b""), gzip.compress(b"\0\0\x08\x01\0\0\0\x05abcd"),
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x03abcd"),
+        gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12), gzip.compress(b"\0\0\x09\x01\0\0\0\x01a"), b"PK",
+        gzip.compress(b"\0\0\x08\x01\0\0\0\x03abc")[:-9], gzip.compress(b"\0\0\x08\x07" + bytes(28)),
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_a_damaged_idx_file_is_a_line(content: bytes, tmp_path: Path):
+    (tmp_path / "a.gz").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_idx(tmp_path / "a.gz")
+    (line,) = caught.value.mistakes
+    assert line.startswith(f"{tmp_path / 'a.gz'}: ")
+    assert len(line.splitlines()) == 1

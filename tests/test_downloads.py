@@ -120,3 +120,18 @@ def test_hanging_network_is_given_up(monkeypatch: pytest.MonkeyPatch):
     downloads._probe.cache_clear()
     assert downloads._probe("https://hangs") == "no answer from the network in 0.2 s"
     downloads._probe.cache_clear()
+
+
+def test_a_single_file_is_found_or_downloaded(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "origin").mkdir()
+    (tmp_path / "origin/a.gz").write_bytes(b"content")
+    origin = (tmp_path / "origin").as_uri()
+    assert downloads.locate_file("a.gz", origin) == (cache / "a.gz", "Keras' cache/a.gz")
+    assert (cache / "a.gz").read_bytes() == b"content"
+    assert [file.name for file in cache.iterdir()] == ["a.gz"]
+    monkeypatch.setenv("EXPERIMENTS_DATA", str(tmp_path / "origin"))
+    assert downloads.locate_file("a.gz", "file:///none").path == tmp_path / "origin/a.gz"
+    with pytest.raises(
+        InputError, match=r"^b.gz: not found as .*/b.gz or .*, and not downloaded from file:///none/b.gz"
+    ):
+        downloads.locate_file("b.gz", "file:///none")

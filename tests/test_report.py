@@ -27,6 +27,7 @@ from experiments.comparison.reliability_chart import reliability_chart
 from experiments.comparison.report import write_report
 from experiments.comparison.sentences import headlines, sentences
 from experiments.ingredients.datasets import Digits
+from experiments.config import compose
 from experiments.results import files, lookup, records
 from experiments.results.evaluation import image_digests, predictions_digest
 from experiments.results.records import Predictions, Record
@@ -39,7 +40,7 @@ VOID = {"meta", "link", "img", "br", "circle"}
 @pytest.fixture(scope="module")
 def digits() -> tuple[np.ndarray, np.ndarray]:
     """Labels and image digests of the digits' test set."""
-    test = Digits(name="digits", validation_fraction=0.1, train_limit=None).load().test
+    test = compose("dataset=digits").dataset.load().test
     return test.labels, image_digests(test.images)
 
 
@@ -265,7 +266,7 @@ def test_png_uri_is_a_png_of_the_pixels():
 
 def test_galleries_show_the_missed_images(report: Path, home: Path):
     comparison, html = compare(lookup.find("s", home)), report.read_text()
-    images = Digits(name="digits", validation_fraction=0.1, train_limit=None).load().test.images
+    images = compose("dataset=digits").dataset.load().test.images
     for mistake in comparison.most_missed[:48]:
         assert png_uri(images[mistake.index]) in html
         assert f"image {mistake.index}, pixels {mistake.digest}" in html

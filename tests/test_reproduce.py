@@ -122,9 +122,7 @@ def test_changed_yaml_value_is_the_first_cause(original: Path, capsys: Any, capl
 
 
 def test_changed_label_is_the_first_cause(tensorflow: Any, home: Path, capsys: Any) -> None:
-    from experiments.ingredients.datasets import Digits
-
-    data = Digits(name="digits", validation_fraction=0.1, train_limit=None).load()
+    data = compose("dataset=digits").dataset.load()
     arrays = {"x_train": data.train.images[:200], "y_train": data.train.labels[:200].copy()}
     arrays |= {"x_test": data.test.images, "y_test": data.test.labels}
     path = home / "mine.npz"

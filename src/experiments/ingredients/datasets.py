@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from experiments.errors import InputError
 from experiments.ingredients.downloads import locate
 from experiments.ingredients.files import Files
+from experiments.ingredients.option import AsBefore
 from experiments.ingredients.splits import DatasetOption, ImageData, Resolution
+
+if TYPE_CHECKING:
+    from experiments.ingredients.images import Content
 
 # What reads and computes (`images.py`, `digits.py`) is imported where it is used: a mistake in a config is told before
 # NumPy is there.
@@ -41,6 +45,12 @@ class Mnist(DatasetOption):
 
     name: Literal["mnist"]
     path: str | None
+    test: Annotated[Literal["official", "qmnist50k"], AsBefore("official")]
+
+    @property
+    def title(self) -> str:
+        """`mnist`, and the test images where they are others."""
+        return self.name if self.test == "official" else f"{self.name}+{self.test}"
 
     def load(self) -> ImageData:
         """Read, verified by its content, and split.
@@ -57,7 +67,18 @@ class Mnist(DatasetOption):
         for name, expected in MNIST_DIGESTS.items():
             if (received := digests[name]) != expected:
                 raise damaged(path, f"{name} is not MNIST's: SHA-256 must be {expected}, received {received}")
-        return self.split(content, DIGIT_NAMES, source, digests=digests, doubtful=MNIST_DOUBTFUL)
+        if self.test == "official":
+            return self.split(content, DIGIT_NAMES, source, digests=digests, doubtful=MNIST_DOUBTFUL)
+        return self.split(_with_further_test(content), DIGIT_NAMES, source)
+
+
+def _with_further_test(content: Content) -> Content:
+    from experiments.ingredients.qmnist import read_further_test
+
+    images, labels = read_further_test()
+    note = f"test: the {len(labels):,} further test images of QMNIST, none of which is in MNIST"
+    arrays = content.arrays._replace(x_test=images, y_test=labels)
+    return content._replace(arrays=arrays, notes=(*content.notes, note))
 
 
 class FashionMnist(DatasetOption):
@@ -116,16 +137,15 @@ class Auto(DatasetOption):
 
     def resolve(self) -> Resolution:
         """MNIST if its file is found or can be downloaded; else digits, and a sentence that says so."""
-        fraction, limit = self.validation_fraction, self.train_limit
+        shared = self.model_dump(exclude={"name"})
         try:
             locate("mnist", None)
         except InputError as error:
-            digits = Digits(name="digits", validation_fraction=fraction, train_limit=limit)
+            digits = Digits(name="digits", **shared)
             return Resolution(
                 digits, f"NOT MNIST: this run uses the 1,797 small digits of scikit-learn instead. {error}"
             )
-        mnist = Mnist(name="mnist", validation_fraction=fraction, train_limit=limit, path=None)
-        return Resolution(mnist, "")
+        return Resolution(Mnist(name="mnist", path=None, test="official", **shared), "")
 
     def load(self) -> ImageData:
         """What `resolve` finds."""

@@ -34,6 +34,19 @@ if not os.path.exists(target):
     numpy.savez_compressed(part, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     os.replace(part, target)
 """
+FETCH = """
+import os, socket, sys, urllib.request
+socket.setdefaulttimeout(10)
+url, target = sys.argv[1:]
+part = f"{target}.{os.getpid()}"
+os.makedirs(os.path.dirname(target), exist_ok=True)
+try:
+    urllib.request.urlretrieve(url, part)
+    os.replace(part, target)
+finally:
+    if os.path.exists(part):
+        os.remove(part)
+"""
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +79,28 @@ def locate(name: str, path: str | None) -> Located:
             f"dataset={name}: not found as {looked}, and not downloaded ({failure}); "
             f"put {name}.npz into a folder and set EXPERIMENTS_DATA to it, or choose dataset=digits"
         )
+    return places[-1]
+
+
+def locate_file(name: str, origin: str) -> Located:
+    """Finds a file in $EXPERIMENTS_DATA or Keras' cache, or downloads it from the folder `origin` into the latter.
+
+    Raises:
+        InputError: it is in neither and cannot be downloaded.
+    """
+    places = usual_places(name)
+    for place in places:
+        if os.path.isfile(place.path):
+            return place
+    url = f"{origin}/{name}"
+    failure = _probe(url)
+    if not failure:
+        logger.info("downloading %s into %s", name, places[-1].path.parent)
+        failure = _run_python(FETCH, url, str(places[-1].path))
+    if failure:
+        looked = " or ".join(str(place.path) for place in places)
+        rule = f"put {name} into a folder and set EXPERIMENTS_DATA to it"
+        raise InputError(f"{name}: not found as {looked}, and not downloaded from {url} ({failure}); {rule}")
     return places[-1]
 
 

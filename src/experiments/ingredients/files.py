@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from experiments.errors import InputError
+from experiments.ingredients.option import AsBefore
 from experiments.ingredients.splits import DatasetOption, ImageData
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ class Files(DatasetOption):
     name: Literal["files"]
     path: str | None
     class_names: list[str] | None
-    scale: Literal["auto", "unit", "byte"]  # as before: auto
-    background: Literal["white", "grey", "black"]  # as before: white
+    scale: Annotated[Literal["auto", "unit", "byte"], AsBefore("auto")]
+    background: Annotated[Literal["white", "grey", "black"], AsBefore("white")]
 
     @property
     def title(self) -> str:

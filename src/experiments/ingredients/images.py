@@ -99,3 +99,22 @@ def spread_classes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
     rank = np.empty(len(labels))
     rank[by_class] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
     return np.lexsort((labels, (rank + 0.5) / counts[labels]))
+
+
+def shuffle(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """An order (n,) drawn by `seed` in which every long stretch is a stratified sample: see `spread_classes`.
+
+    It is the same in every NumPy: drawn from the raw words of a generator, whose stream is fixed.
+    """
+    drawn = np.argsort(np.random.Philox(np.random.SeedSequence(seed)).random_raw(len(labels)), kind="stable")
+    return drawn[spread_classes(labels[drawn])]
+
+
+def deal(labels: NDArray[np.int64], folds: int) -> NDArray[np.int64]:
+    """The fold (n,) in [0, folds) of each image: class after class, they are dealt out in turn.
+
+    So the folds' sizes, and the numbers of a class in them, differ by one at most.
+    """
+    fold = np.empty(len(labels), np.int64)
+    fold[np.argsort(labels, kind="stable")] = np.arange(len(labels)) % folds
+    return fold

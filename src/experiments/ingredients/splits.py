@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from experiments.errors import InputError
-from experiments.ingredients.option import Count, Option
+from experiments.ingredients.option import AsBefore, Count, CountOrZero, Option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # NumPy, and what reads and computes, is imported where it is used: a mistake in a config is told before it is there.
 
 ShareOfTrain = Annotated[float, Field(gt=0, lt=1)]
+Folds = Annotated[int, Field(ge=2)]
+SplitSeed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,18 @@ class DatasetOption(Option):
     name: str
     validation_fraction: ShareOfTrain
     train_limit: Count | None
+    split_seed: Annotated[SplitSeed | None, AsBefore(None)]
+    folds: Annotated[Folds | None, AsBefore(None)]
+    fold: Annotated[CountOrZero | None, AsBefore(None)]
+
+    @model_validator(mode="after")
+    def _check_fold(self) -> Self:
+        received = f"received folds {self.folds}, fold {self.fold}"
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError(f"folds and fold go together, as in dataset.folds=5 'dataset.fold=range(5)', {received}")
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise ValueError(f"fold must be in 0-{self.folds - 1}, {received}")
+        return self
 
     @property
     def title(self) -> str:
@@ -111,6 +125,7 @@ class DatasetOption(Option):
 
         arrays = content.arrays
         train, validation = self._part(arrays, len(class_names))
+        notes = content.notes + ((note,) if (note := self._describe(len(validation.labels))) else ())
         return ImageData(
             name=self.title,
             train=train,
@@ -120,21 +135,57 @@ class DatasetOption(Option):
             digest=digest_all(arrays, digests or digest_each(arrays)),
             source=source,
             scale=content.scale,
-            notes=content.notes,
+            notes=notes,
             doubtful=doubtful or {},
         )
+
+    def _describe(self, images: int) -> str:
+        """How validation images were chosen; nothing to say of the last part."""
+        drawn = "" if self.split_seed is None else f", drawn by dataset.split_seed={self.split_seed}"
+        if self.folds is not None:
+            return f"validation: fold {self.fold} of 0-{self.folds - 1}, {images:,} images, stratified{drawn}"
+        return f"validation: {images:,} of the training images, stratified{drawn}" if drawn else ""
 
     def _part(self, arrays: Arrays, classes: int) -> tuple[Split, Split]:
         """The training and the validation images."""
         images, labels = arrays.x_train, arrays.y_train
-        kept = len(labels) if arrays.y_val is not None else self._count_kept(labels, classes)
-        used = kept if self.train_limit is None else self.train_limit
-        if used > kept:
-            raise InputError(f"dataset.train_limit: must be at most {kept} here, received {used}")
-        train = Split(images[:used], labels[:used])
         if arrays.x_val is not None and arrays.y_val is not None:
-            return train, Split(arrays.x_val, arrays.y_val)
-        return train, Split(images[kept:], labels[kept:])
+            self._require_no_choice()
+            train, validation = Split(images, labels), Split(arrays.x_val, arrays.y_val)
+        else:
+            train, validation = (Split(images[some], labels[some]) for some in self._choose(labels, classes))
+        kept = len(train.labels)
+        if self.train_limit is not None and self.train_limit > kept:
+            raise InputError(f"dataset.train_limit: must be at most {kept} here, received {self.train_limit}")
+        return Split(train.images[: self.train_limit], train.labels[: self.train_limit]), validation
+
+    def _require_no_choice(self) -> None:
+        for name in ("split_seed", "folds"):
+            if (value := getattr(self, name)) is not None:
+                raise InputError(
+                    f"dataset.{name}: must be null where the data set has a validation part, received {value}"
+                )
+
+    def _choose(self, labels: NDArray[np.int64], classes: int) -> tuple[Any, Any]:
+        """The indices, or slices, of the training and of the validation images."""
+        import numpy as np
+
+        from experiments.ingredients.images import deal, shuffle
+
+        if self.split_seed is None and self.folds is None:
+            kept = self._count_kept(labels, classes)
+            return slice(kept), slice(kept, None)
+        order = np.arange(len(labels)) if self.split_seed is None else shuffle(labels, self.split_seed)
+        if self.folds is None:
+            kept = self._count_kept(labels[order], classes)
+            return order[:kept], order[kept:]
+        validating = deal(labels[order], self.folds) == self.fold
+        rule = f"dataset.folds: fold {self.fold} of {self.folds} of {len(labels)} training images leaves"
+        if not validating.any():
+            raise InputError(f"{rule} none for validation; must be fewer")
+        if missing := set(range(classes)) - set(labels[order[~validating]].tolist()):
+            raise InputError(f"{rule} class {min(missing)} without an image to train on")
+        return order[~validating], order[validating]
 
     def _count_kept(self, labels: NDArray[np.int64], classes: int) -> int:
         """How many images come before the validation part."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from experiments.config import RunConfig
 from experiments.errors import InputError
-from experiments.ingredients import downloads
+from experiments.ingredients import downloads, qmnist
 from experiments.ingredients.datasets import Dataset
+from experiments.ingredients.option import fill_in
 from experiments.ingredients.splits import ImageData
 from experiments.results.evaluation import image_digests
 
-DOWNLOADED = {"mnist": "mnist", "fashion_mnist": "fashion_mnist", "auto": "mnist"}  # option → its file
+DOWNLOADED = ("mnist", "fashion_mnist")  # data sets of one archive
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +54,10 @@ def load_test_images(dataset: Any, digests: NDArray[np.uint64], dataset_digest: 
         digests: (n,) of the images that the run was tested on, see `evaluation.image_digests`; (0,) of an older run.
         dataset_digest: of the whole data set: what an older run tells.
     """
-    name = dataset.get("name") if isinstance(dataset, Mapping) else None
-    if name in DOWNLOADED and not _is_here(DOWNLOADED[name], dataset.get("path")):
-        return without(f"The file of {name} is not on this machine, so there are no pictures here.")
+    if isinstance(dataset, Mapping):
+        dataset = fill_in(RunConfig, {"dataset": dataset})["dataset"]  # it may be older than some knobs
+        if missing := [name for file, name in _files(dataset).items() if not _is_here(file)]:
+            return without(f"The file of {missing[0]} is not on this machine, so there are no pictures here.")
     try:
         data = TypeAdapter[Dataset](Dataset).validate_python(dataset).load()
     except ValidationError as error:
@@ -76,5 +80,13 @@ def without(reason: str) -> TestImages:
     return TestImages(None, (), {}, reason)
 
 
-def _is_here(name: str, path: str | None) -> bool:
-    return path is not None or any(place.path.is_file() for place in downloads.usual_places(f"{name}.npz"))
+def _files(dataset: Mapping[str, Any]) -> dict[str, str]:
+    """The files that would be downloaded where they are missing → the data set that they are of."""
+    name = dataset.get("name")
+    archive = "mnist" if name == "auto" else name
+    found = {f"{archive}.npz": str(name)} if archive in DOWNLOADED and dataset.get("path") is None else {}
+    return found | ({file: "qmnist" for file, _ in qmnist.FILES} if dataset.get("test") == "qmnist50k" else {})
+
+
+def _is_here(file: str) -> bool:
+    return any(os.path.isfile(place.path) for place in downloads.usual_places(file))
