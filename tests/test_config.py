@@ -338,7 +338,19 @@ def other(value: Any) -> Iterator[Any]:
     elif value is None:
         yield from (1, "x", ["x"])
     else:
-        yield from ("mixed_bfloat16", "portable", "batch", "tanh", "loose", "unit", "black", "qmnist50k", "x")
+        yield from (
+            "mixed_bfloat16",
+            "portable",
+            "batch",
+            "tanh",
+            "loose",
+            "unit",
+            "black",
+            "qmnist50k",
+            "pad",
+            "skip",
+            "x",
+        )
 
 
 def first_valid(key: str, value: Any, base: RunConfig) -> RunConfig:

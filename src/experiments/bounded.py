@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from experiments.errors import InputError
 
@@ -40,7 +40,7 @@ def size(count: float) -> str:
 
 
 @contextmanager
-def open_file(path: Path, most_bytes: int | None = None) -> Iterator[BinaryIO]:
+def open_file(path: Path, most_bytes: int | None = None) -> Iterator[io.BufferedReader]:
     """Opens a regular file for reading, and waits for nothing.
 
     Args:

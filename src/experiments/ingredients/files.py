@@ -7,12 +7,17 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from pydantic import Field
+
 from experiments.errors import InputError
-from experiments.ingredients.option import AsBefore
+from experiments.ingredients.option import AsBefore, CountOrZero
 from experiments.ingredients.splits import DatasetOption, ImageData
 
 if TYPE_CHECKING:
     from experiments.ingredients.images import Content
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Side = Annotated[int, Field(ge=1, le=4096)]
 
 
 class Files(DatasetOption):
@@ -22,7 +27,14 @@ class Files(DatasetOption):
     path: str | None
     class_names: list[str] | None
     scale: Annotated[Literal["auto", "unit", "byte"], AsBefore("auto")]
+    test_fraction: Annotated[Share, AsBefore(0.2)]
+    test_seed: Annotated[CountOrZero, AsBefore(0)]
+    group_by: Annotated[str | None, AsBefore(None)]
+    image_size: Annotated[Side | Annotated[list[Side], Field(min_length=2, max_length=2)] | None, AsBefore(None)]
+    fit: Annotated[Literal["crop", "pad", "stretch"], AsBefore("crop")]
+    channels: Annotated[Literal[1, 3] | None, AsBefore(None)]
     background: Annotated[Literal["white", "grey", "black"], AsBefore("white")]
+    bad_images: Annotated[Literal["refuse", "skip"], AsBefore("refuse")]
 
     @property
     def title(self) -> str:
@@ -30,29 +42,20 @@ class Files(DatasetOption):
         return os.path.basename(os.path.realpath(os.path.expanduser(self.path or ""))) or self.name
 
     def load(self) -> ImageData:
-        """Read and split; the training images are put in the order of `images.spread_classes` first.
+        """Read and split; the training images are in the order of `images.spread_classes`.
 
         Raises:
             InputError: no path, or what is there breaks a rule.
         """
-        from experiments.ingredients.images import spread_classes
-
         if self.path is None:
             raise InputError("dataset.path: must be given, an .npz or a folder with train/ and test/, received null")
         path = Path(os.path.expanduser(self.path))
         content, names = self._read(path)
-        arrays = content.arrays
-        order = spread_classes(arrays.y_train)
-        arrays = arrays._replace(x_train=arrays.x_train[order], y_train=arrays.y_train[order])
-        notes = content.notes
-        if arrays.y_val is not None:
-            notes += (f"validation: the {len(arrays.y_val):,} images that {path.name} has for it",)
-        content = content._replace(arrays=arrays, notes=notes)
         return self.split(content, names, self.path)
 
     def _read(self, path: Path) -> tuple[Content, tuple[str, ...]]:
-        from experiments.ingredients.folders import read_folder
-        from experiments.ingredients.npz import read_archive
+        from experiments.ingredients.folders import HoldOut, read_folder
+        from experiments.ingredients.resizing import Target
 
         try:
             is_folder = stat.S_ISDIR(os.stat(path).st_mode)
@@ -62,15 +65,30 @@ class Files(DatasetOption):
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(f"dataset.path: cannot be read ({reason}), received {self.path}") from None
         if not is_folder:
-            return self._name_classes(read_archive(path, self.scale))
+            return self._read_archive(path)
         if self.class_names is not None:
             raise InputError("dataset.class_names: must be null for a folder, whose classes have names")
         if self.scale == "unit":
             raise InputError("dataset.scale: must be auto or byte for a folder of pictures, received unit")
-        content = read_folder(path, self.background)
+        side = self.image_size
+        height, width = side if isinstance(side, list) else (side, side)
+        size = None if height is None or width is None else (height, width)
+        target = Target(size, self.fit, self.channels, self.background)
+        holding = HoldOut(self.test_fraction, self.test_seed, self.group_by, self.validation_fraction)
+        content = read_folder(path, target, holding, skip_bad=self.bad_images == "skip")
         return content, content.class_names or ()
 
-    def _name_classes(self, content: Content) -> tuple[Content, tuple[str, ...]]:
+    def _read_archive(self, path: Path) -> tuple[Content, tuple[str, ...]]:
+        from experiments.ingredients.images import spread_classes
+        from experiments.ingredients.npz import read_archive
+
+        for key in ("group_by", "image_size", "channels"):
+            if (value := getattr(self, key)) is not None:
+                raise InputError(f"dataset.{key}: must be null for an .npz, it is for folders, received {value}")
+        content = read_archive(path, self.scale)
+        arrays = content.arrays
+        order = spread_classes(arrays.y_train)
+        content = content._replace(arrays=arrays._replace(x_train=arrays.x_train[order], y_train=arrays.y_train[order]))
         classes = int(content.arrays.y_train.max()) + 1
         names = tuple(map(str, range(classes)) if self.class_names is None else self.class_names)
         if len(names) != classes:

@@ -1,184 +1,145 @@
-"""A data set in folders of pictures: `train/<class>/…`, `test/<class>/…` and perhaps `val/<class>/…`."""
+"""A data set in a folder of pictures: found, split where it is not, decoded once."""
 
 from __future__ import annotations
 
-import os
-import unicodedata
-import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import chain
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.bounded import require_memory
 from experiments.errors import InputError, shorten
-from experiments.ingredients.images import Content, assemble, damaged, reading_data
-from experiments.ingredients.pictures import SUFFIXES, describe, read_picture
-
-VALIDATION = ("val", "valid", "validation")  # names of a part of its own, where there is one
-MOST_MISTAKES = 20  # bad pictures that are named
-
-
-class Part(NamedTuple):
-    """The pictures of train, validation or test, in the order of classes and names, and their labels."""
-
-    files: tuple[Path, ...]
-    labels: tuple[int, ...]
+from experiments.ingredients.cache import decoded
+from experiments.ingredients.holdout import digest_file, find_groups, hold_out
+from experiments.ingredients.images import Content, assemble, damaged, spread_classes
+from experiments.ingredients.resizing import Target
+from experiments.ingredients.trees import WHOLE, Part, describe_left_out, find_pictures
 
 
-class Tree(NamedTuple):
-    """What was found in a folder. `left_out` are files and folders that no class takes."""
+class HoldOut(NamedTuple):
+    """How pictures are held out of a tree that is not split.
 
-    names: tuple[str, ...]
-    parts: dict[str, Part]
-    left_out: tuple[Path, ...]
+    Attributes:
+        test_fraction: the share of the test part.
+        test_seed: chooses another one.
+        group_by: a regular expression on paths below the folder: what it finds alike stays together. None: pictures
+            of one content do.
+        validation_fraction: the share of train that is held out for validation, where groups must stay together.
+    """
+
+    test_fraction: float
+    test_seed: int
+    group_by: str | None
+    validation_fraction: float
 
 
-def read_folder(path: Path, background: str) -> Content:
-    """The pictures of a folder.
-
-    Classes, and the files of a class, are in the order of their sorted names. Pictures must have one size and be all
-    grey or all colour.
+def read_folder(path: Path, target: Target, holding: HoldOut, *, skip_bad: bool) -> Content:
+    """The pictures of a folder; those of train are in the order of `images.spread_classes`, others by class and path.
 
     Args:
-        path: holds `train` and `test`, and perhaps one of `VALIDATION`; each holds the same classes.
-        background: under transparent pixels, one of `pictures.COLOURS`.
+        path: holds `train` and `test`, and perhaps a validation part, each with the same classes; or the classes.
+        target: what each picture is brought to.
+        holding: how a folder is split that holds classes, and where validation is to keep groups together.
+        skip_bad: leave out pictures that cannot be read instead of refusing them all.
 
     Raises:
-        InputError: something is missing, or pictures cannot be read or differ from the first; all such in one list.
+        InputError: something is missing, or pictures cannot be read or are not alike; all such in one list.
     """
     tree = find_pictures(path)
-    images = _read_parts(path, tree.parts, background)
-    labels = {name: np.array(part.labels, np.int64) for name, part in tree.parts.items()}
-    return Content(assemble(images, labels), tree.names, "byte", _describe_left_out(path, tree.left_out))
+    digests = {file: _digest(file) for part in tree.parts.values() for file in part.files}
+    parts, notes = _split(path, tree.parts, digests, holding)
+    order = spread_classes(np.array(parts["train"].labels, np.int64))
+    parts["train"] = parts["train"].select(order.tolist())
+    _require_classes(path, tree.names, parts)
+    found = decoded({name: part.files for name, part in parts.items()}, digests, target, skip_bad=skip_bad)
+    parts = {name: part.select(found.read[name]) for name, part in parts.items()}
+    _require_classes(path, tree.names, parts)
+    labels = {name: np.array(part.labels, np.int64) for name, part in parts.items()}
+    notes += describe_left_out(path, tree.left_out) + _describe_skipped(path, found.mistakes)
+    return Content(assemble(found.images, labels), tree.names, "byte", notes + _describe_duplicates(found.images))
 
 
-def find_pictures(path: Path) -> Tree:
-    """The picture files below `path` by part and class; none of them is opened.
-
-    Raises:
-        InputError: a folder is missing or empty, or the parts have other classes than train.
-    """
-    present = [name for name in VALIDATION if (path / name).is_dir()]
-    if len(present) > 1:
-        raise damaged(path, f"must hold one validation part, received {', '.join(present)}")
-    folders = {"train": path / "train", "test": path / "test"}
-    if present:
-        folders["val"] = path / present[0]
-    classes = {part: _find_classes(folder) for part, folder in folders.items()}
-    names = tuple(sorted(classes["train"]))
-    for part, found in classes.items():
-        _require_same_classes(folders[part], names, found)
-    if len(names) < 2:
-        raise damaged(path / "train", f"must hold at least 2 classes, received {', '.join(names)}")
-    left_out = [entry for folder in folders.values() for entry in _visible(folder) if not entry.is_dir()]
-    parts = {}
-    for part, found in classes.items():
-        files = [_find_files(found[name], left_out) for name in names]
-        labels = chain.from_iterable([label] * len(some) for label, some in enumerate(files))
-        parts[part] = Part(tuple(chain.from_iterable(files)), tuple(labels))
-    return Tree(names, parts, tuple(left_out))
-
-
-def _find_classes(folder: Path) -> dict[str, Path]:
-    """Class folders by name, in composed Unicode (NFC): what looks alike is one class."""
-    if not os.path.isdir(folder):
-        raise damaged(folder, "no such folder; must be a folder of classes, each a folder of pictures")
-    found: dict[str, Path] = {}
-    for entry in _visible(folder):
-        if entry.is_dir():
-            name = unicodedata.normalize("NFC", entry.name)
-            if name in found:
-                raise damaged(entry, "stands there twice, in two spellings of Unicode that look alike")
-            found[name] = entry
-    if not found:
-        raise damaged(folder, "must hold classes, each a folder of pictures, received none")
-    return found
-
-
-def _require_same_classes(folder: Path, names: Sequence[str], found: dict[str, Path]) -> None:
-    missing, unknown = [name for name in names if name not in found], [name for name in found if name not in names]
-    if missing or unknown:
-        without = f" without {shorten(missing)}" if missing else ""
-        beyond = f" with {shorten(unknown)}, which train has not" if unknown else ""
-        raise damaged(folder, f"must hold the {len(names)} classes of train, received {len(found)}{without}{beyond}")
-
-
-def _find_files(folder: Path, left_out: list[Path]) -> list[Path]:
-    """The pictures of a class; what else is there is added to `left_out`."""
-    entries = _visible(folder)
-    pictures = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
-    if not pictures:
-        received = shorten([entry.name for entry in entries], 3) or "an empty folder"
-        raise damaged(folder, f"must hold at least one picture ({', '.join(SUFFIXES)}), received {received}")
-    left_out += [entry for entry in entries if entry.suffix.lower() not in SUFFIXES]
-    return pictures
-
-
-def _visible(folder: Path) -> list[Path]:
+def _digest(file: Path) -> str:
+    """Of the content; of the path where it cannot be read, which decoding will tell."""
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    except OSError as error:
-        raise damaged(folder, f"must be readable, received {error.strerror}") from error
+        return digest_file(file)
+    except InputError:
+        return f"unreadable {file}"
 
 
-def _describe_left_out(path: Path, left_out: Sequence[Path]) -> tuple[str, ...]:
-    """`left out 3 of the files in flowers, which are no pictures that can be read here: .heic (2), .txt (1)`."""
-    if not left_out:
-        return ()
-    kinds = Counter(entry.suffix.lower() or entry.name for entry in left_out)
-    some = shorten([f"{kind} ({count})" for kind, count in kinds.most_common()])
-    entries = "entry" if len(left_out) == 1 else "entries"
-    return (f"{path.name}: left out {len(left_out):,} {entries}, no pictures in a class's folder: {some}",)
+def _split(
+    path: Path, parts: Mapping[str, Part], digests: Mapping[Path, str], holding: HoldOut
+) -> tuple[dict[str, Part], tuple[str, ...]]:
+    """`train`, `test` and perhaps `val`, and what to tell of it."""
+    split: dict[str, Part] = dict(parts)
+    notes: tuple[str, ...] = ()
+    units = dict(digests) if holding.group_by is None else _find_groups(path, parts.values(), holding.group_by)
+    if WHOLE in split:
+        salt = f"test {holding.test_seed}"
+        split["train"], split["test"] = _part(split.pop(WHOLE), units, holding.test_fraction, salt)
+        notes += (_describe_split(len(split["test"].files), holding),)
+    if holding.group_by is not None and "val" not in split:
+        salt = f"validation {holding.test_seed}"
+        split["train"], split["val"] = _part(split["train"], units, holding.validation_fraction, salt)
+        notes += (f"validation: {len(split['val'].files):,} pictures, groups kept together",)
+    elif "val" in split:
+        notes += (f"validation: the {len(split['val'].files):,} pictures that {path.name} has for it",)
+    if holding.group_by is not None and WHOLE not in parts:
+        notes += _describe_common_groups(split, units)
+    return split, notes
 
 
-def _read_parts(path: Path, parts: dict[str, Part], background: str) -> dict[str, NDArray[np.uint8]]:
-    """Part → (n, height, width, channels)."""
-    files = tuple(chain.from_iterable(part.files for part in parts.values()))
-    images = np.empty((0, 0, 0, 0), np.uint8)
-    mistakes: list[str] = []
-    for index, image in enumerate(_decode(files, background, mistakes)):
-        if image is not None and not len(images):
-            with reading_data():
-                require_memory(len(files) * image.size, str(path))
-            images = np.empty((len(files), *image.shape), np.uint8)
-        if image is not None:
-            images[index] = image
-    _tell_all(mistakes)
-    ends = np.cumsum([len(part.files) for part in parts.values()])
-    return dict(zip(parts, np.split(images, ends[:-1]), strict=True))
+def _find_groups(path: Path, parts: Iterable[Part], group_by: str) -> dict[Path, str]:
+    files = [file for part in parts for file in part.files]
+    return dict(zip(files, find_groups(group_by, [file.relative_to(path).as_posix() for file in files]), strict=True))
 
 
-def _decode(files: Sequence[Path], background: str, mistakes: list[str]) -> Iterator[NDArray[np.uint8] | None]:
-    """Every picture, or None where there is a mistake with it; all are like the first that can be read."""
-    first: tuple[Path, tuple[int, ...]] | None = None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's, about what it reads nevertheless
-        for file in files:
-            try:
-                image = read_picture(file, background)
-                first = first or (file, image.shape)
-                _require_alike(file, image.shape, *first)
-                yield image
-            except InputError as error:
-                mistakes += error.mistakes
-                yield None
+def _describe_common_groups(parts: Mapping[str, Part], units: Mapping[Path, str]) -> tuple[str, ...]:
+    """Groups that the folders themselves have on both sides."""
+    train = {units[file] for file in parts["train"].files}
+    common = sorted({units[file] for file in parts["test"].files} & train)
+    return (f"test: {len(common):,} groups are in train too ({shorten(common, 3)})",) if common else ()
 
 
-def _require_alike(file: Path, shape: tuple[int, ...], first: Path, expected: tuple[int, ...]) -> None:
-    if shape != expected:
-        raise InputError(f"{file}: images must be {describe(expected)} like {first.name}, received {describe(shape)}")
+def _part(part: Part, units: Mapping[Path, str], fraction: float, salt: str) -> tuple[Part, Part]:
+    held = hold_out([units[file] for file in part.files], part.labels, fraction, salt)
+    rest, out = ([i for i, is_held in enumerate(held) if is_held is side] for side in (False, True))
+    return part.select(rest), part.select(out)
 
 
-def _tell_all(mistakes: Sequence[str]) -> None:
-    """Raises every mistake with a picture in one list, or the first and how many more."""
+def _describe_split(pictures: int, holding: HoldOut) -> str:
+    drawn = f"dataset.test_fraction={holding.test_fraction:g}, dataset.test_seed={holding.test_seed}"
+    what = "their content" if holding.group_by is None else "their group"
+    return f"test: {pictures:,} pictures, held out by a hash of {what} ({drawn})"
+
+
+def _require_classes(path: Path, names: Sequence[str], parts: Mapping[str, Part]) -> None:
+    missing = set(range(len(names))) - set(parts["train"].labels)
+    if missing:
+        raise damaged(path, f"class {names[min(missing)]} has no picture to train on; must have at least one")
+    for name, part in parts.items():
+        if not part.files:
+            raise damaged(path, f"no picture is in the {name} part; must be at least one")
+
+
+def _describe_skipped(path: Path, mistakes: Sequence[str]) -> tuple[str, ...]:
     if not mistakes:
-        return
-    more = len(mistakes) - MOST_MISTAKES
-    shown = mistakes if more <= 0 else [*mistakes[:MOST_MISTAKES], f"and {more:,} more pictures"]
-    with reading_data():
-        raise InputError(*shown)
+        return ()
+    more = f" and {len(mistakes) - 1:,} more" if len(mistakes) > 1 else ""
+    return (f"{path.name}: skipped pictures that cannot be read: {mistakes[0]}{more}",)
+
+
+def _describe_duplicates(images: Mapping[str, NDArray[np.uint8]]) -> tuple[str, ...]:
+    """How many pictures of other parts are, pixel by pixel, in train too."""
+    digests = {name: [_digest_pixels(image) for image in some] for name, some in images.items()}
+    train = set(digests.pop("train"))
+    counts = {name: sum(digest in train for digest in some) for name, some in digests.items()}
+    return tuple(
+        f"{name}: {count:,} pictures are in train too, pixel by pixel" for name, count in counts.items() if count
+    )
+
+
+def _digest_pixels(image: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(image.data, digest_size=16).digest()

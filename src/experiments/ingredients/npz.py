@@ -47,6 +47,8 @@ def read_archive(path: Path, scale: Literal["auto", "unit", "byte"]) -> Content:
     if any(array.dtype.kind == "f" for array in images.values()):
         what = "0-1, multiplied by 255" if decided == "unit" else "0-255"
         notes.append(f"pixels are floats of {what} (dataset.scale={decided})")
+    if "val" in labels:
+        notes.append(f"validation: the {len(labels['val']):,} images that {path.name} has for it")
     pixels = {part: to_uint8(array, decided) for part, array in images.items()}
     whole = {part: array.astype(np.int64) for part, array in labels.items()}
     return Content(assemble(pixels, whole), None, decided, tuple(notes))

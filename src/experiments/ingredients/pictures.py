@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ PNG_DEPTH_AT = 24  # the byte of a PNG file that holds its bits a channel
 COLOURS = {"black": (0, 0, 0), "grey": (128, 128, 128), "white": (255, 255, 255)}
 PLAIN = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB"}  # mode → what it is converted to, without transparency
 CLEAR = {"1": "LA", "L": "LA", "LA": "LA", "La": "LA"}  # the same with it; all others become RGBA
+GREY = tuple(CLEAR)
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 READABLE = (*PLAIN, "LA", "La", "PA", "RGBA", "RGBa", "RGBX")
 
 
@@ -38,6 +42,30 @@ def read_picture(file: Path, background: str) -> NDArray[np.uint8]:
     Raises:
         InputError: it cannot be read, is too large, has more than 8 bits a channel, or is neither grey nor RGB.
     """
+    with _opened(file) as picture:
+        pixels = _flatten(picture, background)
+        return np.ascontiguousarray(_turn(pixels, picture.getexif().get(ORIENTATION, 1)))
+
+
+def read_shape(file: Path) -> tuple[int, int, int]:
+    """The (height, width, channels) that `read_picture` will return, from the header where that says it.
+
+    Raises:
+        InputError: as `read_picture`, but for what only the pixels show.
+    """
+    with _opened(file) as picture:
+        height, width = picture.height, picture.width
+        if picture.format == "TIFF" or (picture.format == "PNG" and "exif" not in picture.info):
+            turned = False  # Pillow has turned the one, and would unpack the other to look for what it hardly has
+        else:
+            turned = picture.getexif().get(ORIENTATION, 1) in SIDEWAYS
+        channels = 1 if picture.mode in GREY else 3
+    return (width, height, channels) if turned else (height, width, channels)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image]:
+    """A picture that may be read, by its header; whatever shows later is told in one line too."""
     from PIL import Image
 
     with open_file(file) as opened:
@@ -47,8 +75,7 @@ def read_picture(file: Path, background: str) -> NDArray[np.uint8]:
             with Image.open(opened, formats=FORMATS) as picture:
                 require_pixels(*picture.size, str(file))
                 _require_bytes(picture, start, file)
-                pixels = _flatten(picture, background)
-                return np.ascontiguousarray(_turn(pixels, picture.getexif().get(ORIENTATION, 1)))
+                yield picture
         except (*UNREADABLE, struct.error, KeyError, TypeError, AttributeError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split()).replace(f" {opened!r}", "") or type(error).__name__
             raise InputError(f"{file}: must be a readable image, received {reason}") from None
@@ -80,7 +107,7 @@ def _flatten(picture: Image, background: str) -> NDArray[np.uint8]:
 
 def _turn(pixels: NDArray[np.uint8], orientation: Any) -> NDArray[np.uint8]:
     """Undoes how the camera was held. Source: Exif 2.32, tag 0x0112; 1 is upright, as is anything unknown."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]

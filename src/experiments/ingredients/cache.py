@@ -1,0 +1,169 @@
+"""Decoded pictures on disk, memory-mapped by whoever needs them: made once, addressed by content, safe to delete."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.archives import UNREADABLE
+from experiments.bounded import read_json, size
+from experiments.errors import InputError
+from experiments.ingredients.decoding import decode, find_shape, tell_all
+from experiments.ingredients.resizing import Target
+
+log = logging.getLogger(__name__)
+FORMAT = 1
+FOLDER = Path("cache", "pictures")  # in EXPERIMENTS_HOME
+META, META_BYTES = "pictures.json", 256_000_000
+
+
+class Decoded(NamedTuple):
+    """Pictures by part.
+
+    Attributes:
+        images: part → (n, height, width, channels) uint8, read-only.
+        read: part → the numbers of the files that the images are of: all but those with a mistake.
+        mistakes: one line for each picture that was skipped.
+    """
+
+    images: dict[str, NDArray[np.uint8]]
+    read: dict[str, list[int]]
+    mistakes: tuple[str, ...]
+
+
+def decoded(
+    parts: Mapping[str, Sequence[Path]], digests: Mapping[Path, str], target: Target, *, skip_bad: bool
+) -> Decoded:
+    """The pictures of a data set, decoded now or earlier, by this process or another.
+
+    Args:
+        parts: part → files.
+        digests: file → digest of its content.
+        target: what each picture is brought to.
+        skip_bad: go on without pictures that cannot be read.
+
+    Raises:
+        InputError: pictures cannot be read, or are not alike; or the cache cannot be written.
+    """
+    folder = Path(os.environ.get("EXPERIMENTS_HOME") or ".").resolve() / FOLDER / _key(parts, digests, target, skip_bad)
+    found = _open(folder)
+    if found is not None:
+        return found
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(folder.with_suffix(".lock")):
+            return _open(folder) or _make(folder, parts, target, skip_bad=skip_bad)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+
+
+def _key(parts: Mapping[str, Sequence[Path]], digests: Mapping[Path, str], target: Target, skip_bad: bool) -> str:
+    """SHA-256 (hex) of all that the arrays depend on; another Pillow may decode a JPEG to other bits."""
+    import PIL
+
+    content = {part: [digests[file] for file in files] for part, files in parts.items()}
+    text = json.dumps([FORMAT, PIL.__version__, target, skip_bad, content])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _open(folder: Path) -> Decoded | None:
+    """What is there already, or None where nothing is, or something damaged."""
+    try:
+        meta = read_json(folder / META, META_BYTES)
+        images = {part: np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in meta["read"]}
+        if any(len(images[part]) != len(read) for part, read in meta["read"].items()):
+            return None
+        return Decoded(images, meta["read"], tuple(meta["mistakes"]))
+    except (*UNREADABLE, InputError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _make(folder: Path, parts: Mapping[str, Sequence[Path]], target: Target, *, skip_bad: bool) -> Decoded:
+    for remains in folder.parent.glob(f"{folder.name}*.part"):  # of a process that was killed
+        shutil.rmtree(remains, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    shape = find_shape([file for files in parts.values() for file in files], target)
+    count = sum(len(files) for files in parts.values())
+    needed, free = count * int(np.prod(shape)), shutil.disk_usage(folder.parent).free
+    if needed > free:
+        raise InputError(f"{folder.parent}: has {size(free)} free; {count:,} decoded pictures need {size(needed)}")
+    making = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    making.mkdir()
+    try:
+        mistakes: list[str] = []
+        with _progress(count) as advance:
+            read = {
+                part: _decode_part(making / f"{part}.npy", files, target, shape, mistakes, advance)
+                for part, files in parts.items()
+            }
+        if not skip_bad:
+            tell_all(mistakes)
+        (making / META).write_text(json.dumps({"read": read, "mistakes": mistakes}))
+        making.rename(folder)
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    log.info("decoded %s pictures into %s (%s, safe to delete)", f"{count:,}", folder, size(needed))
+    made = _open(folder)
+    if made is None:
+        raise InputError(f"{folder}: cannot be read after it was written")
+    return made
+
+
+def _decode_part(
+    path: Path,
+    files: Sequence[Path],
+    target: Target,
+    shape: tuple[int, int, int],
+    mistakes: list[str],
+    advance: Callable[[], None],
+) -> list[int]:
+    """Writes the array of a part; returns the numbers of the files that are in it."""
+    images = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(files), *shape))
+    read: list[int] = []
+    for number, pixels in enumerate(decode(files, target, shape, mistakes)):
+        if pixels is not None:
+            images[len(read)] = pixels
+            read.append(number)
+        advance()
+    if len(read) < len(files):
+        np.save(path.with_suffix(".shorter.npy"), images[: len(read)])
+        path.with_suffix(".shorter.npy").replace(path)
+    return read
+
+
+@contextmanager
+def _progress(count: int) -> Iterator[Callable[[], None]]:
+    """A bar on the screen, where there is one; gives what moves it on by one picture."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("decoding pictures", total=count)
+        yield lambda: bar.advance(task)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until no other process is inside; the system ends it for one that dies."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process decodes these pictures; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
