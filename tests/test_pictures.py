@@ -189,17 +189,16 @@ def test_pictures_of_several_sizes_ask_for_one_and_propose_it(tmp_path: Path):
     assert read(root, size=(96, 96)).arrays.x_train.shape == (4, 96, 96, 1)
 
 
-def test_grey_and_colour_pictures_ask_for_channels(tmp_path: Path):
+def test_grey_pictures_among_others_become_colour_and_that_is_told(tmp_path: Path):
     root = write_pictures(tmp_path)
-    odd = root / "test/b/1.png"
-    Image.new("RGB", (5, 6)).save(odd)
-    (line,) = complaints(read, root)
-    assert line == (
-        f"dataset.channels: must be given for grey and colour pictures, received 5 grey, as {root / 'train/a/1.png'}, "
-        f"and 1 colour, as {odd}; dataset.channels=3 brings all to colour"
-    )
-    assert read(root, channels=3).arrays.x_train.shape == (4, 6, 5, 3)
-    assert read(root, channels=1).arrays.x_train.shape == (4, 6, 5, 1)
+    Image.new("RGB", (5, 6), (1, 2, 3)).save(root / "test/b/1.png")
+    for _ in range(2):  # decoded now, decoded earlier
+        content = read(root)
+        assert content.arrays.x_train[1, 0, 0].tolist() == [2, 2, 2]
+        assert content.arrays.x_test[1, 0, 0].tolist() == [1, 2, 3]
+        assert content.notes == ("5 of 6 pictures are grey and become colour (dataset.channels=1 makes all grey)",)
+    assert read(root, channels=3).notes == ()
+    assert read(root, channels=1).arrays.x_test[1, 0, 0].tolist() == [2]
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F", "CMYK"])

@@ -36,11 +36,13 @@ class Decoded(NamedTuple):
         images: part → (n, height, width, channels) uint8, read-only.
         read: part → the numbers of the files that the images are of: all but those with a mistake.
         mistakes: one line for each picture that was skipped.
+        notes: what to tell of how the others were brought to one shape, sentences.
     """
 
     images: dict[str, NDArray[np.uint8]]
     read: dict[str, list[int]]
     mistakes: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def decoded(
@@ -85,7 +87,7 @@ def _open(folder: Path) -> Decoded | None:
         images = {part: np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in meta["read"]}
         if any(len(images[part]) != len(read) for part, read in meta["read"].items()):
             return None
-        return Decoded(images, meta["read"], tuple(meta["mistakes"]))
+        return Decoded(images, meta["read"], tuple(meta["mistakes"]), tuple(meta["notes"]))
     except (*UNREADABLE, InputError, KeyError, TypeError, AttributeError):
         return None
 
@@ -94,7 +96,8 @@ def _make(folder: Path, parts: Mapping[str, Sequence[Path]], target: Target, *, 
     for remains in folder.parent.glob(f"{folder.name}*.part"):  # of a process that was killed
         shutil.rmtree(remains, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    shape = find_shape([file for files in parts.values() for file in files], target)
+    shape, notes = find_shape([file for files in parts.values() for file in files], target)
+    target = target._replace(channels=shape[2])
     count = sum(len(files) for files in parts.values())
     needed, free = count * int(np.prod(shape)), shutil.disk_usage(folder.parent).free
     if needed > free:
@@ -110,7 +113,7 @@ def _make(folder: Path, parts: Mapping[str, Sequence[Path]], target: Target, *, 
             }
         if not skip_bad:
             tell_all(mistakes)
-        (making / META).write_text(json.dumps({"read": read, "mistakes": mistakes}))
+        (making / META).write_text(json.dumps({"read": read, "mistakes": mistakes, "notes": notes}))
         making.rename(folder)
     finally:
         shutil.rmtree(making, ignore_errors=True)

@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,21 @@ USUAL_SIZE = 224  # that networks for photographs take
 STEP = 32  # sizes that halve five times
 
 
-def find_shape(files: Sequence[Path], target: Target) -> tuple[int, int, int]:
-    """The (height, width, channels) of every picture when it has been brought to `target`, by their headers.
+class Shape(NamedTuple):
+    """What pictures are brought to: (height, width, channels), and sentences about it."""
+
+    shape: tuple[int, int, int]
+    notes: tuple[str, ...]
+
+
+def find_shape(files: Sequence[Path], target: Target) -> Shape:
+    """The shape of every picture when it has been brought to `target`, by their headers.
+
+    Where `target` does not say the channels, all become colour if any is.
 
     Raises:
-        InputError: they are not alike, and `target` does not say what they are brought to; or none can be read.
+        InputError: they have several sizes, and `target` does not say to which one they are brought; or none can be
+            read.
     """
     shapes: dict[tuple[int, int, int], list[Path]] = {}
     mistakes: list[str] = []
@@ -38,16 +49,15 @@ def find_shape(files: Sequence[Path], target: Target) -> tuple[int, int, int]:
     if not shapes:
         tell_all(mistakes)
     sizes = {(height, width) for height, width, _ in shapes}
-    channels = {number for *_, number in shapes}
     if target.size is None and len(sizes) > 1:
         raise InputError(_propose_size(shapes))
-    if target.channels is None and len(channels) > 1:
-        grey, colour = ([file for shape, some in shapes.items() if shape[2] == n for file in some] for n in (1, 3))
-        raise InputError(
-            f"dataset.channels: must be given for grey and colour pictures, received {len(grey):,} grey, as {grey[0]}, "
-            f"and {len(colour):,} colour, as {colour[0]}; dataset.channels=3 brings all to colour"
-        )
-    return (*(target.size or sizes.pop()), target.channels or channels.pop())
+    counts = {n: sum(len(some) for shape, some in shapes.items() if shape[2] == n) for n in (1, 3)}
+    channels = target.channels or max(n for n, count in counts.items() if count)
+    notes: tuple[str, ...] = ()
+    if target.channels is None and all(counts.values()):
+        grey = f"{counts[1]:,} of {sum(counts.values()):,} pictures are grey"
+        notes = (f"{grey} and become colour (dataset.channels=1 makes all grey)",)
+    return Shape((*(target.size or sizes.pop()), channels), notes)
 
 
 def _propose_size(shapes: dict[tuple[int, int, int], list[Path]]) -> str:

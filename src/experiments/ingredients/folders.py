@@ -57,7 +57,7 @@ def read_folder(path: Path, target: Target, holding: HoldOut, *, skip_bad: bool)
     parts = {name: part.select(found.read[name]) for name, part in parts.items()}
     _require_classes(path, tree.names, parts)
     labels = {name: np.array(part.labels, np.int64) for name, part in parts.items()}
-    notes += describe_left_out(path, tree.left_out) + _describe_skipped(path, found.mistakes)
+    notes += describe_left_out(path, tree.left_out) + found.notes + _describe_skipped(path, found.mistakes)
     return Content(assemble(found.images, labels), tree.names, "byte", notes + _describe_duplicates(found.images))
 
 
