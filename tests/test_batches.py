@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -304,3 +305,21 @@ def test_augmented_images_are_bilinear_samples(split: Split) -> None:
         for colour in range(2):
             expected = sampled(split.images[index, :, :, colour], rows[index])
             assert np.abs(moved[index, :, :, colour] - expected).max() <= 1.01
+
+
+@pytest.mark.parametrize("augmentation", [OFF, STRONG])
+def test_streamed_images_are_those_of_a_tensor(
+    split: Split, augmentation: Augmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from experiments.training import batches
+
+    np.save(tmp_path / "images.npy", split.images)
+    mapped = Split(np.load(tmp_path / "images.npy", mmap_mode="r"), split.labels)
+    expected = make(split, seed=3, augmentation=augmentation)
+    monkeypatch.setattr(batches, "COPIED_BYTES", 0)
+    streamed = make(mapped, seed=3, augmentation=augmentation)
+    for epoch in (1, 2):
+        for (images, labels), (others, same) in zip(expected.epoch(epoch), streamed.epoch(epoch), strict=True):
+            np.testing.assert_array_equal(images.numpy(), others.numpy())
+            np.testing.assert_array_equal(labels.numpy(), same.numpy())
+            assert others.shape[1:] == split.images.shape[1:]

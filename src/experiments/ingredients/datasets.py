@@ -12,6 +12,7 @@ from experiments.ingredients.downloads import locate
 from experiments.ingredients.files import Files
 from experiments.ingredients.option import AsBefore
 from experiments.ingredients.splits import DatasetOption, ImageData, Resolution
+from experiments.ingredients.splits import Split as Split  # part of what a data set is, for those who read one
 
 if TYPE_CHECKING:
     from experiments.ingredients.images import Content

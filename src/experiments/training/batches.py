@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from experiments.ingredients.splits import Split
 
 ORDER, AUGMENTATION, DROPOUT, DEFORMATION, VIEWS = range(5)  # streams of randomness that must not be alike
 PREFETCHED_BATCHES = 4
+COPIED_BYTES = 256_000_000  # of training images that are copied into a tensor; all of MNIST has 47 MB
 
 
 def generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
@@ -81,7 +83,7 @@ class Batches:
         self.images = len(split.labels)
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
         self.size: tuple[int, int] = (split.images.shape[1], split.images.shape[2])
-        self._images = tf.constant(split.images)
+        self._gather = _gatherer(split.images)
         self._labels = tf.constant(keras.utils.to_categorical(split.labels, classes).astype(np.float32))
 
     @property
@@ -96,7 +98,7 @@ class Batches:
 
         def load(step: Any) -> tuple[Any, Any]:
             chosen = indices[step * batch : (step + 1) * batch]
-            images = tf.gather(self._images, chosen)
+            images = self._gather(chosen)
             if moves is not None:
                 images = move(images, tf.gather(moves, chosen))
             return images, tf.gather(self._labels, chosen)
@@ -114,6 +116,22 @@ class Batches:
         if not self.augmentation.active:
             return None
         return tf.constant(transforms(self.augmentation, self.seed, epoch, self.images, self.size))
+
+
+def _gatherer(images: NDArray[np.uint8]) -> Callable[[Any], Any]:
+    """What takes images by their numbers: from a tensor, or, where that would be a large copy, from where they lie.
+
+    Images in a memory-mapped file are then never in this process's own memory, but in the pages that all share.
+    """
+    if images.nbytes <= COPIED_BYTES:
+        tensor = tf.constant(images)
+        return lambda chosen: tf.gather(tensor, chosen)
+
+    def gather(chosen: Any) -> Any:
+        some = tf.numpy_function(lambda numbers: images[numbers], [chosen], tf.uint8, stateful=False)
+        return tf.ensure_shape(some, (None, *images.shape[1:]))
+
+    return gather
 
 
 def move(images: Any, moves: Any) -> Any:

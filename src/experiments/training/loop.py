@@ -69,9 +69,14 @@ class Trainer:
         """
         height, width = images.shape[1:3]
         views = batches.view_transforms(self.config.regularization.augmentation, (height, width))
-        others = (self.predict(batches.move(images, view[None]).numpy()) for view in views[1:])
+        others = (self._predict_moved(images, view[None]) for view in views[1:])
         mean: NDArray[np.float32] = sum(others, start=first) / np.float32(len(views))
         return mean
+
+    def _predict_moved(self, images: NDArray[np.uint8], view: NDArray[np.float32]) -> NDArray[np.float32]:
+        starts = range(0, len(images), PREDICT_BATCH)  # so that never all images are there twice
+        parts = (batches.move(images[i : i + PREDICT_BATCH], view).numpy() for i in starts)
+        return np.concatenate([self.predict(part) for part in parts])
 
     def weights_digest(self) -> str:
         """SHA-256 (hex) over the bytes of all weights, trained or not, in the order of `model.weights`."""
