@@ -24,9 +24,9 @@ from benchmarks import (
     two_cores,
 )
 from benchmarks.measurement import HERE, Row, machine
+from experiments.config import compose
 from experiments.entrance import exit_with
 from experiments.errors import InputError
-from experiments.ingredients.datasets import Mnist
 
 CLAIMS: dict[str, Callable[[], list[Row]]] = {
     module.__name__.rpartition(".")[2]: module.measure
@@ -56,7 +56,7 @@ def main(names: list[str]) -> int:
     """
     if unknown := sorted(set(names) - set(CLAIMS)):
         raise InputError(f"{', '.join(unknown)}: no such benchmark; valid: {', '.join(CLAIMS)}")
-    Mnist(name="mnist", path=None, validation_fraction=0.1, train_limit=None).load()  # says what is missing, at once
+    compose("dataset=mnist").dataset.load()  # says what is missing, at once
     rows = earlier_rows()
     for name in names or CLAIMS:
         print(f"{name}:", flush=True)

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.datasets import load_digits
 
 from experiments.errors import InputError
-from experiments.ingredients import datasets, qmnist
+from experiments.ingredients import datasets, published, qmnist
 from experiments.ingredients.datasets import Dataset, ImageData
 from experiments.ingredients.digits import enlarge, read_digits
 from experiments.ingredients.idx import read_idx
@@ -86,7 +87,9 @@ def test_option_file_lists_exactly_the_fields_of_its_class(path: Path):
 
 
 def test_every_class_has_an_option_file():
-    assert [path.stem for path in OPTIONS] == ["auto", "digits", "fashion_mnist", "files", "mnist"]
+    assert [path.stem for path in OPTIONS] == [
+        "auto", "cifar10", "cifar100", "digits", "emnist", "fashion_mnist", "files", "kmnist", "mnist",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -561,3 +564,78 @@ def test_a_damaged_idx_file_is_a_line(content: bytes, tmp_path: Path):
     (line,) = caught.value.mistakes
     assert line.startswith(f"{tmp_path / 'a.gz'}: ")
     assert len(line.splitlines()) == 1
+
+
+# Published data sets
+
+
+PUBLISHED = sorted(published.FACTS)
+
+
+@pytest.fixture
+def small_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each published data set with two training images a class and 10 test images."""
+    small = {}
+    for name, facts in published.FACTS.items():
+        _, height, width, channels = facts.shapes[0]
+        count = 2 * len(facts.class_names)
+        small[name] = facts._replace(shapes=((count, height, width, channels), (10, height, width, channels)))
+    monkeypatch.setattr(published, "FACTS", small)
+
+
+def arrays_of(name: str) -> dict[str, np.ndarray]:
+    facts, random = published.FACTS[name], np.random.default_rng(5)
+    x_train, x_test = (random.integers(0, 256, shape, dtype=np.uint8) for shape in facts.shapes)
+    classes = len(facts.class_names)
+    return {
+        "x_train": x_train, "y_train": np.arange(len(x_train))[:, np.newaxis] % classes,
+        "x_test": x_test, "y_test": np.arange(10)[:, np.newaxis] % classes,
+    }  # fmt: skip
+
+
+def test_published_data_sets_have_as_many_names_as_classes():
+    counts = {name: len(set(facts.class_names)) for name, facts in published.FACTS.items()}
+    assert counts == {"cifar10": 10, "cifar100": 100, "kmnist": 10, "emnist": 47}
+    names = published.FACTS["cifar100"].class_names
+    assert list(names) == sorted(names)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_archives_are_read(name: str, nowhere: Path, small_facts: None):
+    arrays = arrays_of(name)
+    np.savez(nowhere / f"{name}.npz", **arrays)
+    data = make(name).load()
+    check_whole(data)
+    np.testing.assert_array_equal(data.test.images, arrays["x_test"])
+    assert data.class_names == published.FACTS[name].class_names
+    assert data.source == f"EXPERIMENTS_DATA/{name}.npz"
+    write_npz(nowhere / "other.npz")
+    title = re.escape(published.FACTS[name].title)
+    with pytest.raises(InputError, match=rf"is not {title}: must hold images .* received \(\(40, 6, 5, 1\)"):
+        make(name, path=str(nowhere / "other.npz")).load()
+
+
+@pytest.mark.parametrize(("name", "turned"), [("kmnist", False), ("emnist", True)])
+def test_published_idx_files_are_read(name: str, turned: bool, nowhere: Path, small_facts: None):
+    arrays, facts = arrays_of(name), published.FACTS[name]
+    stored = {key: array[..., 0] for key, array in arrays.items()}
+    if turned:  # as EMNIST is published
+        stored |= {key: stored[key].transpose(0, 2, 1) for key in ("x_train", "x_test")}
+    for file, key in zip(facts.idx_files, ("x_train", "y_train", "x_test", "y_test"), strict=True):
+        write_idx(nowhere / file, stored[key], 8)
+    data = make(name, path=str(nowhere)).load()
+    check_whole(data)
+    np.testing.assert_array_equal(data.test.images, arrays["x_test"])
+    assert data.test.labels.tolist() == arrays["y_test"][:, 0].tolist()
+    (nowhere / facts.idx_files[1]).unlink()
+    with pytest.raises(InputError, match=rf"must hold the files of .*, received none named {facts.idx_files[1]}$"):
+        make(name, path=str(nowhere)).load()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_data_that_is_nowhere_is_told(name: str, nowhere: Path):
+    with pytest.raises(InputError) as caught:
+        make(name).load()
+    (line,) = caught.value.mistakes
+    reason = "no network" if name.startswith("cifar") else "it is none of Keras' data sets"
+    assert f"not downloaded ({reason}); put {name}.npz into a folder" in line

@@ -11,6 +11,7 @@ from experiments.errors import InputError
 from experiments.ingredients.downloads import locate
 from experiments.ingredients.files import Files
 from experiments.ingredients.option import AsBefore
+from experiments.ingredients.published import Facts, Published, read_published
 from experiments.ingredients.splits import DatasetOption, ImageData, Resolution
 from experiments.ingredients.splits import Split as Split  # part of what a data set is, for those who read one
 
@@ -94,17 +95,9 @@ class FashionMnist(DatasetOption):
         Raises:
             InputError: the file is not to be had, or its arrays have other shapes than Fashion-MNIST's.
         """
-        from experiments.ingredients.images import damaged
-        from experiments.ingredients.npz import read_archive
-
-        path, source = locate(self.name, self.path)
-        content = read_archive(path, "auto")
-        arrays = content.arrays
-        shapes, classes = (arrays.x_train.shape, arrays.x_test.shape), int(arrays.y_train.max()) + 1
-        if shapes != FASHION_SHAPES or classes != len(CLOTHES):
-            rule = f"is not Fashion-MNIST: must hold images {FASHION_SHAPES} of {len(CLOTHES)} classes"
-            raise damaged(path, f"{rule}, received {shapes} of {classes}")
-        return self.split(content, CLOTHES, source)
+        located = locate(self.name, self.path)
+        content = read_published(located, Facts("Fashion-MNIST", FASHION_SHAPES, CLOTHES))
+        return self.split(content, CLOTHES, located.source)
 
 
 class Digits(DatasetOption):
@@ -153,4 +146,4 @@ class Auto(DatasetOption):
         return self.resolve().dataset.load()
 
 
-Dataset = Annotated[Auto | Mnist | FashionMnist | Digits | Files, Field(discriminator="name")]
+Dataset = Annotated[Auto | Mnist | FashionMnist | Published | Digits | Files, Field(discriminator="name")]

@@ -34,6 +34,10 @@ if not os.path.exists(target):
     numpy.savez_compressed(part, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
     os.replace(part, target)
 """
+# Data sets that Keras downloads → how the files begin that it keeps of them, if those are not the archive itself.
+KERAS_FILES = {
+    "mnist": "", "fashion_mnist": "fashion-mnist", "cifar10": "cifar-10-batches", "cifar100": "cifar-100-python",
+}  # fmt: skip
 FETCH = """
 import os, socket, sys, urllib.request
 socket.setdefaulttimeout(10)
@@ -59,7 +63,7 @@ class Located(NamedTuple):
 
 
 def locate(name: str, path: str | None) -> Located:
-    """Finds `<name>.npz`: at `path` if given, else in $EXPERIMENTS_DATA, Keras' cache, or by a download.
+    """Finds `<name>.npz`: at `path` if given, else in $EXPERIMENTS_DATA, Keras' cache, or by a download of Keras.
 
     Raises:
         InputError: it is in none of these places and cannot be downloaded.
@@ -115,7 +119,9 @@ def usual_places(file: str) -> list[Located]:
 
 def _download(name: str, target: Path) -> str:
     """Lets Keras download; returns why it failed, or nothing."""
-    at_hand = (target.parent / name.replace("_", "-")).is_dir()  # Keras' own files of Fashion-MNIST
+    if name not in KERAS_FILES:
+        return "it is none of Keras' data sets"
+    at_hand = bool(KERAS_FILES[name]) and any(target.parent.glob(f"{KERAS_FILES[name]}*"))
     if not at_hand and (failure := _probe(ORIGIN)):
         return failure
     logger.info("downloading %s into %s", name, target.parent)

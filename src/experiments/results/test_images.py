@@ -19,8 +19,6 @@ from experiments.ingredients.option import fill_in
 from experiments.ingredients.splits import ImageData
 from experiments.results.evaluation import image_digests
 
-DOWNLOADED = ("mnist", "fashion_mnist")  # data sets of one archive
-
 
 @dataclass(frozen=True, eq=False)
 class TestImages:
@@ -84,7 +82,7 @@ def _files(dataset: Mapping[str, Any]) -> dict[str, str]:
     """The files that would be downloaded where they are missing → the data set that they are of."""
     name = dataset.get("name")
     archive = "mnist" if name == "auto" else name
-    found = {f"{archive}.npz": str(name)} if archive in DOWNLOADED and dataset.get("path") is None else {}
+    found = {f"{archive}.npz": str(name)} if archive in downloads.KERAS_FILES and dataset.get("path") is None else {}
     return found | ({file: "qmnist" for file, _ in qmnist.FILES} if dataset.get("test") == "qmnist50k" else {})
 
 
