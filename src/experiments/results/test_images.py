@@ -81,8 +81,10 @@ def without(reason: str) -> TestImages:
 def _files(dataset: Mapping[str, Any]) -> dict[str, str]:
     """The files that would be downloaded where they are missing → the data set that they are of."""
     name = dataset.get("name")
+    if not isinstance(name, str):
+        return {}
     archive = "mnist" if name == "auto" else name
-    found = {f"{archive}.npz": str(name)} if archive in downloads.KERAS_FILES and dataset.get("path") is None else {}
+    found = {f"{archive}.npz": name} if archive in downloads.KERAS_FILES and dataset.get("path") is None else {}
     return found | ({file: "qmnist" for file, _ in qmnist.FILES} if dataset.get("test") == "qmnist50k" else {})
 
 
