@@ -323,3 +323,16 @@ def test_streamed_images_are_those_of_a_tensor(
             np.testing.assert_array_equal(images.numpy(), others.numpy())
             np.testing.assert_array_equal(labels.numpy(), same.numpy())
             assert others.shape[1:] == split.images.shape[1:]
+
+
+def test_weights_of_classes_are_inverse_to_their_sizes_and_go_with_the_images(split: Split) -> None:
+    from experiments.training.batches import Batches, balance
+
+    weights = balance(split.labels, 3)  # sizes 4, 3, 3
+    np.testing.assert_allclose(weights, [10 / 12, 10 / 9, 10 / 9], rtol=1e-6)
+    np.testing.assert_array_equal(balance(np.arange(12) % 4, 4), np.ones(4))
+    batches = Batches(split, 3, batch_size=4, seed=0, augmentation=OFF, class_weights=weights)
+    for (images, labels, of_images), (same, again) in zip(batches.epoch(1), make(split).epoch(1), strict=True):
+        np.testing.assert_array_equal(images.numpy(), same.numpy())
+        np.testing.assert_array_equal(labels.numpy(), again.numpy())
+        np.testing.assert_array_equal(of_images.numpy(), weights[labels.numpy().argmax(axis=1)])

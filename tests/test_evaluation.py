@@ -14,6 +14,7 @@ from experiments.results.evaluation import (
     find_overfitting,
     image_cross_entropy,
     image_digests,
+    is_uneven,
     misclassified,
     predictions_digest,
     wilson_interval,
@@ -255,3 +256,20 @@ def test_image_digests_are_blake2b_of_the_pixels():
     assert image_digests(images[:0]).shape == (0,)
     with pytest.raises(ValueError, match="uint8"):
         image_digests(images.astype(np.float32))
+
+
+def test_balanced_accuracy_and_macro_f1_are_means_over_the_classes_that_are_there():
+    from sklearn.metrics import f1_score
+
+    labels = np.repeat([0, 1, 2], [16, 10, 12])
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), len(labels))  # of a fourth class there is no image
+    predicted = probabilities.argmax(axis=1)
+    numbers = evaluate(probabilities, labels).class_metrics("test")
+    recalls = [np.mean(predicted[labels == label] == label) for label in range(3)]
+    assert numbers["test/balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert numbers["test/macro_f1"] == pytest.approx(f1_score(labels, predicted, labels=[0, 1, 2], average="macro"))
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [([15, 10], False), ([16, 10], True), ([12, 0, 10], False)])
+def test_classes_are_uneven_beyond_one_and_a_half(sizes: list[int], expected: bool):
+    assert is_uneven(np.repeat(np.arange(len(sizes)), sizes)) is expected

@@ -336,3 +336,57 @@ def test_bar_is_for_terminals_only(regularised: Trained) -> None:
         with live_bar(console, regularised.trainer.model, steps=12, done=4):
             pass
         assert ("━" in screen.getvalue()) is terminal
+
+
+def uneven(data: ImageData) -> ImageData:
+    """Two classes, 0 and not 0."""
+    parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    parts = {
+        name: dataclasses.replace(part, labels=(part.labels != 0).astype(np.int64)) for name, part in parts.items()
+    }
+    return dataclasses.replace(data, **parts, class_names=("0", "other"))
+
+
+def test_balanced_loss_is_the_weighted_mean(small: Small, small_data: ImageData) -> None:
+    """With a rate of almost nothing the epoch's loss is that of the first weights, worked out here."""
+    from experiments.results.evaluation import image_cross_entropy
+
+    data = uneven(small_data)
+    still = (
+        "model=linear",
+        "optimizer=sgd",
+        "optimizer.learning_rate=1e-30",
+        "training.epochs=1",
+        "regularization=none",
+    )
+    trained = train(small(*still, "training.class_weights=balanced"), data)
+    labels = data.train.labels
+    weights = np.array([len(labels) / (2 * np.sum(labels == label)) for label in (0, 1)])
+    assert weights.max() > 4
+    losses = image_cross_entropy(trained.trainer.predict(data.train.images), labels)
+    assert trained.rows[0].train_loss == pytest.approx((weights[labels] * losses).mean(), rel=1e-4)
+    assert trained.rows[0].train_cross_entropy == pytest.approx(losses.mean(), rel=1e-4)
+    losses = image_cross_entropy(trained.trainer.predict(data.validation.images), data.validation.labels)
+    assert trained.rows[0].validation_loss == pytest.approx((weights[data.validation.labels] * losses).mean(), rel=1e-6)
+    assert trained.rows[0].validation_cross_entropy == pytest.approx(losses.mean(), rel=1e-6)
+
+
+def test_balanced_weights_help_the_small_class(small: Small, small_data: ImageData) -> None:
+    data = uneven(small_data)
+    found = {}
+    for kind in ("none", "balanced"):
+        options = ("model=linear", "training.epochs=3", "regularization=none", f"training.class_weights={kind}")
+        predicted = train(small(*options), data).trainer.predict(data.test.images).argmax(axis=1)
+        found[kind] = float(np.mean(predicted[data.test.labels == 0] == 0))
+    assert found["balanced"] > found["none"]
+
+
+def test_smoothing_is_weighted_too(small: Small, small_data: ImageData) -> None:
+    data = uneven(small_data)
+    options = ("model=linear", "training.epochs=1", "regularization=none", "training.class_weights=balanced")
+    trained = train(small(*options, "regularization.label_smoothing=0.1"), data)
+    probabilities, labels = trained.trainer.predict(data.validation.images).astype(float), data.validation.labels
+    weights = len(data.train.labels) / (2 * np.bincount(data.train.labels))
+    targets = np.eye(2)[labels] * 0.9 + 0.05
+    expected = (weights[labels] * -(targets * np.log(probabilities)).sum(axis=1)).mean()
+    assert trained.rows[0].validation_loss == pytest.approx(expected, rel=1e-5)

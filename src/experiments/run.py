@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +134,13 @@ def _train(composed: Any) -> int:
     return _tell(run_experiment(config, origin=Origin(hydra=files)))
 
 
+def _tell_uneven(metrics: Mapping[str, float]) -> str:
+    """Where classes differ much in size, what accuracy alone hides."""
+    if "test/balanced_accuracy" not in metrics:
+        return ""
+    return f"; balanced accuracy {metrics['test/balanced_accuracy']:.2%}, macro F1 {metrics['test/macro_f1']:.4f}"
+
+
 def _tell(record: Record) -> int:
     """Prints how a run ended, the next useful command and, last, its directory."""
     if record.state == RunState.FINISHED and record.overfitting:
@@ -140,7 +148,8 @@ def _tell(record: Record) -> int:
         alone = record.metrics.get("test/accuracy_one_view")
         say(
             f"test accuracy {record.metrics['test/accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})"
-            + ("" if alone is None else f", mean of several views; {alone:.2%} with each image seen once"),
+            + ("" if alone is None else f", mean of several views; {alone:.2%} with each image seen once")
+            + _tell_uneven(record.metrics),
             record.overfitting.verdict,
             "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam",
         )

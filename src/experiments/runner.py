@@ -16,7 +16,7 @@ from experiments.errors import InputError
 from experiments.ingredients.splits import ImageData, Split
 from experiments.recording import Origin, open_record, recording, stoppable, timed
 from experiments.results import drawing, files
-from experiments.results.evaluation import evaluate, find_overfitting, image_digests, predictions_digest
+from experiments.results.evaluation import evaluate, find_overfitting, image_digests, is_uneven, predictions_digest
 from experiments.results.files import EpochRow
 from experiments.results.lease_file import lease_seconds
 from experiments.results.records import Predictions, Record
@@ -191,6 +191,8 @@ def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: R
         others = {"generalisation_gap": overfitting.generalisation_gap}
         if trainer.config.regularization.augmentation.test_views > 1:
             others |= {f"{name}/accuracy_one_view": accuracy for name, accuracy in one_view.items()}
+        if is_uneven(data.train.labels):
+            others |= test.class_metrics("test") | validation.class_metrics("validation")
     record.write(
         metrics=train.metrics("train") | validation.metrics("validation") | test.metrics("test") | others,
         overfitting=overfitting,

@@ -21,6 +21,7 @@ class Training(Option):
     threads: Annotated[int, Field(ge=1, le=1024)] | None  # TensorFlow crashes when it asks for very many
     determinism: Literal["machine", "portable"]
     measure_training: Annotated[bool, AsBefore(False)]
+    class_weights: Annotated[Literal["none", "balanced"], AsBefore("none")]
 
     def require_images(self, images: int, name: str) -> None:
         """Refuses a batch that is larger than the training images of the data set `name`.

@@ -14,6 +14,7 @@ from scipy.special import ndtri
 # is wrong with certainty then costs 15.9 nats instead of infinity.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 
+UNEVEN = 1.5  # classes that differ more in size: accuracy is then mostly that of the large ones
 ROW_SUM_TOLERANCE = 1e-3  # float32 softmax is off by 1e-6, bfloat16 by some 1e-4
 
 
@@ -46,6 +47,22 @@ class Evaluation:
     confusion: NDArray[np.int64]
     class_accuracy: NDArray[np.float64]
     class_intervals: tuple[Interval, ...]
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean of `class_accuracy` over the classes that have an image."""
+        return float(np.nanmean(self.class_accuracy))
+
+    @property
+    def macro_f1(self) -> float:
+        """The mean over the same classes of 2 · right / (images of the class + predictions of it)."""
+        images, predicted = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        present = images > 0
+        return float((2 * np.diagonal(self.confusion) / np.maximum(images + predicted, 1))[present].mean())
+
+    def class_metrics(self, split: str) -> dict[str, float]:
+        """What accuracy hides where classes differ much in size; named like `metrics`."""
+        return {f"{split}/balanced_accuracy": self.balanced_accuracy, f"{split}/macro_f1": self.macro_f1}
 
     def metrics(self, split: str) -> dict[str, float]:
         """Flat metrics named `<split>/<metric>`."""
@@ -156,6 +173,12 @@ def evaluate(
         class_accuracy=np.divide(right, images, out=np.full(classes, np.nan), where=images > 0),
         class_intervals=tuple(wilson_interval(int(r), int(n)) for r, n in zip(right, images, strict=True)),
     )
+
+
+def is_uneven(labels: NDArray[np.integer]) -> bool:
+    """Whether the largest class has more than `UNEVEN` times the images of the smallest."""
+    counts = np.bincount(labels)
+    return bool(counts.max() > UNEVEN * counts[counts > 0].min())
 
 
 def find_overfitting(

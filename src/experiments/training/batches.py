@@ -74,12 +74,35 @@ def _matrices(augmentation: Augmentation, draws: NDArray[np.float64], size: tupl
     return np.stack([a, b, to_x, c, d, to_y, zeros, zeros], axis=1).astype(np.float32)
 
 
-class Batches:
-    """Training batches (images uint8 (b, h, w, c), labels one-hot float32 (b, classes)) of any epoch."""
+def balance(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """The weight of each class, (classes,): images / (classes · images of the class); their mean over images is 1.
 
-    def __init__(self, split: Split, classes: int, *, batch_size: int, seed: int, augmentation: Augmentation) -> None:
+    Source: G. King and L. Zeng, Logistic Regression in Rare Events Data, 2001.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    return (len(labels) / (classes * counts)).astype(np.float32)
+
+
+class Batches:
+    """Training batches of any epoch: images uint8 (b, h, w, c), labels one-hot float32 (b, classes).
+
+    With class weights, (classes,) float32, a batch has a third part, the weight of each image.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        classes: int,
+        *,
+        batch_size: int,
+        seed: int,
+        augmentation: Augmentation,
+        class_weights: NDArray[np.float32] | None = None,
+    ) -> None:
         import keras
 
+        self.class_weights = class_weights
+        self._weights = None if class_weights is None else tf.constant(class_weights[split.labels])
         self.images = len(split.labels)
         self.batch_size, self.seed, self.augmentation = batch_size, seed, augmentation
         self.size: tuple[int, int] = (split.images.shape[1], split.images.shape[2])
@@ -96,12 +119,13 @@ class Batches:
         batch, indices = self.batch_size, tf.constant(order(self.seed, epoch, self.images))
         moves = self._transforms(epoch)
 
-        def load(step: Any) -> tuple[Any, Any]:
+        def load(step: Any) -> tuple[Any, ...]:
             chosen = indices[step * batch : (step + 1) * batch]
             images = self._gather(chosen)
             if moves is not None:
                 images = move(images, tf.gather(moves, chosen))
-            return images, tf.gather(self._labels, chosen)
+            labels = tf.gather(self._labels, chosen)
+            return (images, labels) if self._weights is None else (images, labels, tf.gather(self._weights, chosen))
 
         options = tf.data.Options()
         options.deterministic = True

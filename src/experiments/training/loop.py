@@ -19,7 +19,7 @@ from experiments.config import RunConfig
 from experiments.errors import DivergedError, PausedError, StoppedError
 from experiments.ingredients.normalisation import as_keras
 from experiments.ingredients.splits import ImageData, Split
-from experiments.results.evaluation import SMALLEST_PROBABILITY, cross_entropy
+from experiments.results.evaluation import SMALLEST_PROBABILITY, cross_entropy, image_cross_entropy
 from experiments.results.files import MEASURED, EpochRow
 from experiments.training import batches
 from experiments.training.batches import Batches
@@ -105,6 +105,7 @@ def build(config: RunConfig, data: ImageData) -> Trainer:
         batch_size=config.training.batch_size,
         seed=config.seed,
         augmentation=config.regularization.augmentation,
+        class_weights=_class_weights(config, data),
     )
     rate = Rate(config.optimizer.learning_rate, config.schedule.factors(config.training.epochs * feed.steps))
     model.compile(
@@ -119,6 +120,12 @@ def build(config: RunConfig, data: ImageData) -> Trainer:
     )
     model.optimizer.build(model.trainable_variables)
     return Trainer(model, predictor(model), rate, feed, config)
+
+
+def _class_weights(config: RunConfig, data: ImageData) -> NDArray[np.float32] | None:
+    if config.training.class_weights == "none":
+        return None
+    return batches.balance(data.train.labels, data.classes)
 
 
 def train(
@@ -227,16 +234,21 @@ def _seed_dropout(model: Any, seed: int, epoch: int) -> None:
 
 
 def _validate(trainer: Trainer, split: Split) -> tuple[float, float, float]:
-    """Loss (with penalties and smoothing), cross-entropy (nats) and accuracy."""
+    """Loss (with penalties, smoothing and class weights), cross-entropy (nats) and accuracy."""
     probabilities = trainer.predict(split.images)
     if not np.isfinite(probabilities).all():
         return math.nan, math.nan, math.nan
     plain = cross_entropy(probabilities, split.labels)
     smoothing = trainer.config.regularization.label_smoothing
     uniform = -float(np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)).mean())
+    data = (1 - smoothing) * plain + smoothing * uniform
+    if (weights := trainer.batches.class_weights) is not None:
+        each = -np.log(np.maximum(probabilities, SMALLEST_PROBABILITY)).mean(axis=1)
+        losses = (1 - smoothing) * image_cross_entropy(probabilities, split.labels) + smoothing * each
+        data = float((weights[split.labels] * losses).mean())
     penalty = float(sum(float(loss) for loss in trainer.model.losses))
     accuracy = float((probabilities.argmax(axis=1) == split.labels).mean())
-    return (1 - smoothing) * plain + smoothing * uniform + penalty, plain, accuracy
+    return data + penalty, plain, accuracy
 
 
 def predictor(model: Any) -> Predict:
