@@ -1,14 +1,18 @@
 """The scale of floats is decided once for a whole data set, and one odd value cannot turn it."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments.config import compose
 from experiments.errors import InputError
 from experiments.ingredients.images import Content
 from experiments.ingredients.npz import read_archive
 from experiments.ingredients.scale import decide_scale, to_uint8
+from experiments.recording import Origin, open_record, recording
+from experiments.results import lookup
 
 BYTES = np.random.default_rng(0).integers(0, 256, (16, 6, 5)).astype(np.float32)
 UNITS = (BYTES / 255).astype(np.float32)
@@ -128,3 +132,18 @@ def test_validation_of_its_own_is_read_and_others_are_told(tmp_path: Path):
         read(tmp_path, "auto", images, images, x_val=x_val, y_val=y_val + 6)
     with pytest.raises(InputError, match=r"a.npz: images of x_train and x_val must have one shape"):
         read(tmp_path, "auto", images, images, x_val=x_val[:, 1:], y_val=y_val)
+
+
+def test_what_was_taken_is_said_and_stands_in_the_record(home: Path, caplog: pytest.LogCaptureFixture):
+    read(home, "auto", UNITS, UNITS)
+    config = compose(
+        "dataset=files", f"dataset.path={home / 'a.npz'}", "dataset.validation_fraction=0.2", "tracking=none"
+    )
+    data = config.dataset.load()
+    record = open_record(config, data, 10, home / "run", Origin())
+    with caplog.at_level(logging.INFO), recording(record, config):
+        pass
+    saved = lookup.load(home / "run").dataset
+    assert (saved.name, saved.scale) == ("a.npz", "unit")
+    assert saved.notes == ["pixels are floats of 0-1, multiplied by 255 (dataset.scale=unit)"]
+    assert saved.notes[0] in caplog.messages

@@ -72,12 +72,12 @@ def decoded(
 
 
 def _key(parts: Mapping[str, Sequence[Path]], digests: Mapping[Path, str], target: Target, skip_bad: bool) -> str:
-    """SHA-256 (hex) of all that the arrays depend on; another Pillow may decode a JPEG to other bits."""
+    """Half of the SHA-256 (hex) of all that the arrays depend on; another Pillow may decode a JPEG to other bits."""
     import PIL
 
     content = {part: [digests[file] for file in files] for part, files in parts.items()}
     text = json.dumps([FORMAT, PIL.__version__, target, skip_bad, content])
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _open(folder: Path) -> Decoded | None:
@@ -160,13 +160,24 @@ def _progress(count: int) -> Iterator[Callable[[], None]]:
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Waits until no other process is inside; the system ends it for one that dies."""
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another process decodes these pictures; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
+    while True:
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.info("another process decodes these pictures; waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_still(path, file.fileno()):  # who was inside before has removed it, and somebody made another
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -68,12 +68,12 @@ def find_pictures(path: Path) -> Tree:
 
 def _find_parts(path: Path) -> dict[str, Path]:
     """Part → folder; one part, `whole`, where there is neither `train` nor `test` and other folders are."""
-    present = [name for name in VALIDATION if os.path.isdir(path / name)]
-    if len(present) > 1:
-        raise damaged(path, f"must hold one validation part, received {', '.join(present)}")
     is_split = any(os.path.isdir(path / part) for part in ("train", "test"))
     if not is_split and any(os.path.isdir(entry) for entry in _visible(path)):
         return {WHOLE: path}
+    present = [name for name in VALIDATION if os.path.isdir(path / name)]
+    if len(present) > 1:
+        raise damaged(path, f"must hold one validation part, received {', '.join(present)}")
     folders = {"train": path / "train", "test": path / "test"}
     if present:
         folders["val"] = path / present[0]
