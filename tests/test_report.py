@@ -26,7 +26,6 @@ from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.reliability_chart import reliability_chart
 from experiments.comparison.report import write_report
 from experiments.comparison.sentences import headlines, sentences
-from experiments.ingredients.datasets import Digits
 from experiments.config import compose
 from experiments.results import files, lookup, records
 from experiments.results.evaluation import image_digests, predictions_digest

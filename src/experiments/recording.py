@@ -17,7 +17,7 @@ from experiments.config import RunConfig, config_key, flatten, is_run, run_key
 from experiments.errors import DivergedError, InputError, PausedError, StoppedError
 from experiments.ingredients.splits import ImageData
 from experiments.results import environment, files, lease, records, tracking
-from experiments.results.causes import Cause, find_causes
+from experiments.results.causes import Cause, changes_before, find_causes
 from experiments.results.process import Process
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Record
 from experiments.results.states import RunState
@@ -139,16 +139,30 @@ def _reopen(
     if record.state == RunState.FINISHED:  # by another process, since it was looked at
         lease.release(directory)
         return record
-    for name, text in texts.items():
-        files.write_atomically(directory / name, text)
-    _note_other_circumstances(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
+    try:
+        _require_kinds(directory)
+        for name, text in texts.items():
+            files.write_atomically(directory / name, text)
+        _note_other_circumstances(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
+    except OSError as error:
+        raise InputError(f"{error.filename2 or error.filename}: cannot be written ({error.strerror})") from None
     record.write(state=RunState.RUNNING, process=Process.current(), lease=lease_number, error=None, finished_at=None)
     return record
 
 
+def _require_kinds(directory: Path) -> None:
+    """Refuses a folder where a file of the run has to be, and the other way round."""
+    for name in files.FILES:
+        if os.path.lexists(path := directory / name) and not path.is_file():
+            raise InputError(f"{path}: must be a regular file; move it away to go on with the run")
+    for name in files.FOLDERS:
+        if os.path.lexists(path := directory / name) and not path.is_dir():
+            raise InputError(f"{path}: must be a folder; move it away to go on with the run")
+
+
 def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
     """A run that goes on elsewhere is not the run that it would have been: it says so, and is never reused."""
-    earlier = record.environment.get("resumed", [])
+    earlier = changes_before(record.environment)
     new = [cause.text for cause in causes if cause.text not in earlier]
     if not new:
         return
@@ -160,7 +174,7 @@ def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
 
 
 def _warn_of_changes(record: Record) -> None:
-    changes = record.environment.get("resumed", [])
+    changes = changes_before(record.environment)
     for text in changes:
         log.warning("went on after a change (%s): its bits may be neither those of then nor those of now", text)
     if changes:

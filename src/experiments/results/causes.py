@@ -54,9 +54,14 @@ def _data(then: Facts, now: Facts) -> Iterator[Cause]:
         yield Cause("data", f"data: the images or labels are not the same ({digests})")
 
 
+def changes_before(facts: Facts) -> list[str]:
+    """What had changed where a run went on, as its `environment.json` tells."""
+    return _words(facts, "resumed")
+
+
 def _resumed(then: Facts, now: Facts) -> Iterator[Cause]:
     del now
-    for text in _words(then, "resumed"):
+    for text in changes_before(then):
         yield Cause("resumed", f"resumed: the original was interrupted, and went on after a change ({text})")
 
 

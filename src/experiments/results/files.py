@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -18,7 +17,7 @@ from typing import Any, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.bounded import exists
+from experiments.bounded import exists, read_rows
 from experiments.errors import InputError
 from experiments.results import lease
 from experiments.upgrades import FORMAT, newest, require_known
@@ -26,6 +25,9 @@ from experiments.upgrades import FORMAT, newest, require_known
 RECORD, HISTORY, CONFIG, LOG = "record.json", "history.csv", "config.yaml", "run.log"
 ENVIRONMENT, CODE_DIFF, PREDICTIONS, MODEL = "environment.json", "code.diff", "predictions.npz", "model.keras"
 FIGURES, CHECKPOINT, HYDRA, VERDICT = "figures", "checkpoint", ".hydra", "verdict.json"
+FILES = (CONFIG, HISTORY, ENVIRONMENT, CODE_DIFF, PREDICTIONS, MODEL, LOG)  # beside the record
+FOLDERS = (FIGURES, CHECKPOINT, HYDRA)
+LARGEST = float(np.finfo(np.float32).max)  # 3.4e38, finite, of what is computed in float32
 SWEEP_NOTE = "sweep.json"  # of a sweep's own directory, written when it begins, goes on and ends
 
 
@@ -173,22 +175,39 @@ def read_history(path: Path) -> list[EpochRow]:
     """The rows of a `history.csv`; none where the file is not there yet.
 
     Raises:
-        InputError: a row is cut off, a value is not a number, or the format is newer than what is known here.
+        InputError: it is no regular file or too long, a row is cut off, a value is not a number or beyond all that
+            training gives, or the format is newer than what is known here.
     """
-    if not exists(path):
+    if not exists(path) and not os.path.lexists(path):
         return []
-    with path.open(newline="") as file:
-        try:
-            return [_parse(line) for line in csv.DictReader(file)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
-        except InputError as error:
-            raise type(error)(f"{path}: {error}") from None
+    try:
+        lines = read_rows(path)
+    except InputError as error:
+        raise InputError(f"{path}: is damaged ({reason_of(error, path)})") from None
+    try:
+        return [_parse(line) for line in lines]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: is damaged ({type(error).__name__}: {error})") from None
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def reason_of(error: InputError, path: Path) -> str:
+    """What is wrong with a file, without its name."""
+    return str(error).removeprefix(f"{path}: ")
 
 
 def _parse(line: Mapping[str, str]) -> EpochRow:
     require_known("history", int(line.get(FORMAT, 1)))
-    return make_row({name: kind(line[name]) for name, kind in COLUMNS.items() if line.get(name, "") != ""})
+    values = {name: kind(line[name]) for name, kind in COLUMNS.items() if line.get(name, "") != ""}
+    if beyond := [name for name, value in values.items() if _is_beyond(value)]:
+        raise InputError(f"{beyond[0]}: must be a number that float32 holds, received {values[beyond[0]]}")
+    return make_row(values)
+
+
+def _is_beyond(value: Any) -> bool:
+    """Whether no training can have given it: NaN and infinity are those of one that has diverged."""
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) > LARGEST
 
 
 def make_row(values: Mapping[str, Any]) -> EpochRow:

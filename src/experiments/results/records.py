@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
@@ -18,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-from experiments.archives import UNREADABLE
+from experiments.archives import read_arrays
+from experiments.bounded import ENVIRONMENT_BYTES, PREDICTIONS_BYTES, RECORD_BYTES, read_json
 from experiments.config import bring_up_config, config_key, run_key, validate_saved
 from experiments.errors import BusyError, InputError
 from experiments.plain_yaml import read_yaml
@@ -34,6 +33,7 @@ from experiments.results.files import (
     VERDICT,
     EpochRow,
     read_history,
+    reason_of,
     write_atomically,
 )
 from experiments.results.lease_file import is_trace, look, server_time
@@ -185,27 +185,29 @@ class Record(BaseModel):
         """
         path = self.directory / PREDICTIONS
         try:
-            with _naming(path), np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-                require_known("predictions", int(arrays[FORMAT]) if FORMAT in arrays.files else 1)
-                known = {name: arrays[name] for name in ("test_probabilities", "test_labels")}
-                later = {f.name: arrays[f.name] for f in fields(Predictions) if f.name in arrays.files}
-                return Predictions(**(known | later))
-        except (*UNREADABLE, KeyError, TypeError) as error:
+            arrays = read_arrays(path, most_bytes=PREDICTIONS_BYTES)
+        except InputError as error:
+            raise InputError(f"{path}: cannot be read as predictions ({reason_of(error, path)})") from None
+        try:
+            with _naming(path):
+                require_known("predictions", int(arrays.pop(FORMAT, np.array(1))))
+            return Predictions(**{f.name: arrays[f.name] for f in fields(Predictions) if f.name in arrays})
+        except (ValueError, TypeError) as error:
             raise InputError(f"{path}: cannot be read as predictions ({type(error).__name__}: {error})") from None
 
     @cached_property
     def environment(self) -> dict[str, Any]:
         """What it ran on, as `environment.json` tells; nothing where the file is not there or damaged."""
-        with suppress(OSError, ValueError, InputError):
-            values = json.loads((self.directory / ENVIRONMENT).read_bytes())
+        with suppress(InputError):
+            values = read_json(self.directory / ENVIRONMENT, ENVIRONMENT_BYTES)
             return bring_up("environment", values) if isinstance(values, dict) else {}
         return {}
 
     @property
     def verdict(self) -> str | None:
         """What a repeat says of its original, in a word; None where this is no repeat, or not yet a whole one."""
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            return str(json.loads((self.directory / VERDICT).read_bytes())["verdict"])
+        with suppress(InputError, TypeError, KeyError):
+            return str(read_json(self.directory / VERDICT, RECORD_BYTES)["verdict"])
         return None
 
     def create(self, directory: Path, files: Mapping[str, str] | None = None) -> None:
@@ -274,14 +276,18 @@ def refuse_running(record: Record) -> None:
 def _read(directory: Path) -> Record:
     path = directory / RECORD
     try:
+        values = read_json(path, RECORD_BYTES)
+    except InputError as error:
+        if not os.path.lexists(path):
+            raise InputError(f"{error}; a run directory holds a {RECORD}") from None
+        raise InputError(f"{path}: is damaged or not a record of a run ({reason_of(error, path)})") from None
+    try:
         with _naming(path):
-            record = Record.model_validate(bring_up("record", dict(json.loads(path.read_bytes()))))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); a run directory holds a {RECORD}") from None
+            record = Record.model_validate(bring_up("record", dict(values)))
     except ValidationError as error:
         where = ", ".join(".".join(map(str, e["loc"])) or e["type"] for e in error.errors())
         raise InputError(f"{path}: is damaged or not a record of a run (see {where})") from None
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError) as error:
         raise InputError(f"{path}: is damaged or not a record of a run ({error})") from None
     record._directory = directory
     return record

@@ -323,6 +323,10 @@ def synchronise(record: Record, config: RunConfig, home: Path) -> str:
 def _synchronise(record: Record, config: RunConfig, home: Path) -> str:
     run = _Run(record, config, home)
     try:
+        record.write()
+    except OSError as error:  # a run that cannot tell where its mirror is would be mirrored again and again
+        raise TrackingError(f"{record.name}: not mirrored; its record cannot be written ({error.strerror})") from None
+    try:
         run.open()
         elapsed = 0.0
         for row in record.rows:

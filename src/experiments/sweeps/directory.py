@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.bounded import PLAN_BYTES, RECORD_BYTES, open_file, read_json
 from experiments.config import validate_saved
 from experiments.errors import InputError
 from experiments.results import files
@@ -108,9 +108,9 @@ def _named(path: Path, plan: Plan, *, fresh: bool) -> Place:
 
 def _holds(path: Path, plan: Plan) -> bool:
     try:
-        with (path / PLAN).open("rb") as file:
+        with open_file(path / PLAN) as file:
             key = KEY.search(file.read(HEAD_BYTES))
-    except OSError:
+    except (OSError, InputError):
         key = None
     return key[1].decode() == plan.key if key else _jobs_agree(path, plan)
 
@@ -119,8 +119,8 @@ def _jobs_agree(path: Path, plan: Plan) -> bool:
     """Whether the runs that lie there are this plan's: so a sweep is found again whose plan.json is damaged or gone."""
     agree = False
     for job in plan.jobs:
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            record = json.loads((path / str(job.number) / files.RECORD).read_bytes())
+        with suppress(InputError, TypeError, KeyError):
+            record = read_json(path / str(job.number) / files.RECORD, RECORD_BYTES)
             if not job.is_run(record["run_key"]) or record["sweep"] != path.name:
                 return False
             agree = True
@@ -129,13 +129,13 @@ def _jobs_agree(path: Path, plan: Plan) -> bool:
 
 def _begun(path: Path, plan: Plan) -> Place:
     try:
-        frozen = bring_up("plan", json.loads((path / PLAN).read_bytes()))["jobs"]
+        frozen = bring_up("plan", read_json(path / PLAN, PLAN_BYTES))["jobs"]
         configs = [validate_saved(job["config"]) for job in frozen]
         same = [c.identity() for c in configs] == [job.config.identity() for job in plan.jobs]
         same = same and all(job.is_run(was["run_key"]) for job, was in zip(plan.jobs, frozen, strict=True))
     except FormatError as error:
         raise InputError(f"{path / PLAN}: {error}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         reason = str(error).partition("\n")[0]
         return Place(path, is_new=False, damage=f"is damaged ({type(error).__name__}: {reason})")
     if not same:

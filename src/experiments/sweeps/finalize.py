@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from experiments.bounded import RECORD_BYTES, read_json
 from experiments.errors import InputError
 from experiments.results import files, tracking
 from experiments.screen import say
@@ -31,7 +31,7 @@ MISSING = (JobState.INTERRUPTED, JobState.PAUSED, JobState.WAITING)
 def open_parent(sweep: Sweep) -> str | None:
     """The sweep's own MLflow run, the one that it had before if that is still there; None where there is none."""
     earlier = None
-    with suppress(OSError, ValueError, TypeError, KeyError, InputError):
+    with suppress(ValueError, TypeError, KeyError, InputError):
         earlier = _read_note(sweep)["mlflow_run_id"]
     plan = sweep.plan
     parent = tracking.open_sweep(sweep.place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied)
@@ -41,13 +41,13 @@ def open_parent(sweep: Sweep) -> str | None:
 
 def is_closed(sweep: Sweep) -> bool:
     """Whether nothing is left to do and to tell of this sweep, here and in MLflow."""
-    with suppress(OSError, ValueError, TypeError, KeyError, InputError):
+    with suppress(ValueError, TypeError, KeyError, InputError):
         return not sweep.place.damage and bool(_read_note(sweep)["closed"])
     return False
 
 
 def _read_note(sweep: Sweep) -> dict[str, Any]:
-    return bring_up("sweep", dict(json.loads((sweep.place.path / files.SWEEP_NOTE).read_bytes())))
+    return bring_up("sweep", dict(read_json(sweep.place.path / files.SWEEP_NOTE, RECORD_BYTES)))
 
 
 def _note(sweep: Sweep, parent: str | None, *, closed: bool) -> None:

@@ -6,7 +6,6 @@ processes of their own and follow the run directory.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from experiments.bounded import RECORD_BYTES, read_json
 from experiments.config import validate
 from experiments.errors import BusyError, ExperimentsError, InputError
 from experiments.recording import Origin
@@ -87,7 +87,7 @@ def read_run(path: Path) -> Run:
         InputError: the file cannot be read, or holds something else.
     """
     try:
-        values = json.loads(path.read_bytes())
+        values = read_json(path, RECORD_BYTES)
         return Run(
             validate(values["config"]),
             Path(values["directory"]),
@@ -96,7 +96,7 @@ def read_run(path: Path) -> Run:
             values["code_digest"],
             values["until_epoch"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: is not the description of a run ({type(error).__name__}: {error})") from None
 
 
