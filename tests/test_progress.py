@@ -20,7 +20,7 @@ from rich.console import Console
 from conftest import SMALL, epoch_row, write_record
 from experiments.conf import CONF
 from experiments.results.records import Record
-from experiments.sweeps import progress, tables
+from experiments.sweeps import tables
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import Place
 from experiments.sweeps.executors import cores
@@ -307,8 +307,8 @@ def test_without_a_terminal_every_change_is_a_line(
 def test_reader_that_is_gone_ends_nothing(
     made: Plan, statuses: list[Status], place: Place, package: logging.Logger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    let_go: list[bool] = []
-    monkeypatch.setattr(progress, "write_nowhere", lambda: let_go.append(True))
+    let_go: list[tuple[int, ...]] = []
+    monkeypatch.setattr("experiments.screen.write_nowhere", lambda *descriptors: let_go.append(descriptors))
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w", buffering=1) as pipe:
@@ -318,4 +318,4 @@ def test_reader_that_is_gone_ends_nothing(
         monkeypatch.undo()
         with pytest.raises(BrokenPipeError):
             pipe.close()
-    assert let_go == [True]
+    assert let_go == [(write,)]
