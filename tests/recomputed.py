@@ -488,7 +488,7 @@ class Expected:
         able = [index for index in range(len(self.groups)) if not self._is_beaten(index)]
         listed = texts["field"].partition("among: ")[2].rstrip(".").split("; ")
         assert listed[:6] == [" · ".join(self.groups[index][0].options) for index in able[:6]]
-        counts = [len(worse), *([len(better)] if better else []), *([len(open_)] if open_ else [])]
+        counts = [len(part) for part in (worse, better, open_) if part]
         return [*counts, 95, *([len(able) - 6] if len(able) > 6 else [])]
 
     def _is_beaten(self, index: int) -> bool:

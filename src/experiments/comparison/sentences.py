@@ -196,10 +196,11 @@ def _field(comparison: Comparison) -> str:
         return ""
     able = [c.label for c, able in zip(comparison.configurations, comparison.may_be_best, strict=True) if able]
     worse, better, open_ = _split(comparison.pairs)
-    text = f"{len(worse)} {be(len(worse))} worse than {comparison.best.label} by more than chance"
-    text += f", {len(better)} {be(len(better))} better" if better else ""
-    text += f"; {len(open_)} may be as good" if open_ else ""
-    return f"{text}. With 95% confidence the best is among: {names(able, 6)}."
+    parts = [f"{len(worse)} {be(len(worse))} worse by more than chance"] if worse else []
+    parts += [f"{len(better)} {be(len(better))} better by more than chance"] if better else []
+    parts += [f"{len(open_)} may be as good"] if open_ else []
+    among = f"With 95% confidence the best is among: {names(able, 6)}."
+    return f"Beside {comparison.best.label}, {', '.join(parts)}. {among}"
 
 
 def _effects(comparison: Comparison) -> Iterator[Sentence]:
