@@ -18,7 +18,6 @@ from conftest import SMALL, environment, started
 from experiments import figures
 from experiments.config import compose
 from experiments.errors import InputError
-from experiments.ingredients.datasets import Digits
 from experiments.results import drawing, files, plots, records
 from experiments.results.evaluation import image_digests
 from experiments.results.records import Predictions, Record
@@ -28,7 +27,7 @@ from synthetic_runs import configured, probabilities_of, write_run
 CURVES = {"loss", "accuracy", "learning_rate"}
 OF_CLASSES = {"confusion_matrix", "class_accuracy"}
 GALLERIES = {"misclassified", "sample_predictions"}
-DIGITS = Digits(name="digits", validation_fraction=0.1, train_limit=None)
+DIGITS = compose("dataset=digits").dataset
 
 
 def fail(*_: object) -> None:
