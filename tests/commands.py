@@ -29,6 +29,12 @@ READ_LATER = {
     "EXPERIMENTS_HOME", "EXPERIMENTS_DATA", "MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "TERM",
     "COLUMNS", "LINES", "PYTEST_CURRENT_TEST",
 }  # fmt: skip
+# Set by libraries while TensorFlow is imported and by this package for MLflow: in this process and in a command alike.
+SET_BY_ITSELF = {
+    "ENABLE_RUNTIME_UPTIME_TELEMETRY", "GIT_PYTHON_REFRESH", "HDF5_PLUGIN_PATH", "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK", "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "TF2_BEHAVIOR",
+    "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION",
+}  # fmt: skip
 PORTABLE = "training.determinism=portable"  # sets variables before it imports TensorFlow
 _starting = threading.Lock()
 may_fork = sys.platform == "linux"
@@ -155,7 +161,7 @@ def run(
 
 def can_be_forked(arguments: Sequence[str], variables: Mapping[str, str]) -> bool:
     """Whether a process that imports by itself would have imported the same as the server."""
-    names = (variables.keys() | VARIABLES.keys()) - READ_LATER
+    names = (variables.keys() | VARIABLES.keys()) - READ_LATER - SET_BY_ITSELF
     same = all(variables.get(name) in (VARIABLES.get(name), SERVER_VARIABLES.get(name)) for name in names)
     return may_fork and same and PORTABLE not in arguments
 

@@ -347,6 +347,7 @@ def other(value: Any) -> Iterator[Any]:
             "unit",
             "black",
             "qmnist50k",
+            "balanced",
             "pad",
             "skip",
             "x",

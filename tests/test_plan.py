@@ -608,12 +608,12 @@ def test_sweep_is_closed_when_nothing_is_left_to_do(
     place = find_place(made, home)
     states = ("done", second)
     statuses = [Status(job, state) for job, state in zip(made.jobs, states, strict=True)]
-    sweep = Sweep(made, place, statuses, None, home, Console(file=io.StringIO()))
+    sweep = Sweep(made, place, statuses, None, home, Console(file=io.StringIO()), parent="p" * 32)
     ends = []
     monkeypatch.setattr(finalize, "_compare", lambda _: [])
     monkeypatch.setattr(finalize.tracking, "close_sweep", lambda *_, status, **__: ends.append(status) or mirrored)
     monkeypatch.setattr(finalize.tables, "ended", lambda *_: [{"job": "0"}])
-    assert finalize.finish(sweep, "p" * 32, asked=asked) == code
+    assert finalize.finish(sweep, asked=asked) == code
     assert ends == [parent_is]
     assert finalize.is_closed(sweep) is closed
 

@@ -189,8 +189,8 @@ def test_summary_has_a_line_for_every_job(made: Plan, statuses: list[Status], pl
 
 def test_live_table_shows_epochs_accuracy_and_time_left(made: Plan, statuses: list[Status], place: Place) -> None:
     finish(statuses[0], place, 0.9)
-    statuses[1].state, statuses[1].row = "running", epoch_row(4)
-    statuses[2].state, statuses[2].row = "running", epoch_row(10)
+    statuses[1].state, statuses[1].rows = "running", [epoch_row(4)]
+    statuses[2].state, statuses[2].rows = "running", [epoch_row(10)]
     statuses[3].state = "failed"
     lines = drawn(Progress(screen(), made, place, statuses)._render())
     assert words(lines[0]) == ["job", "optimizer", "learning_rate", "seed", "epoch", "validation", "left", "state"]
@@ -206,7 +206,7 @@ def test_live_table_fits_the_terminal(
     made: Plan, statuses: list[Status], place: Place, width: int, height: int
 ) -> None:
     for status in statuses[:2]:
-        status.state, status.row = "running", epoch_row(4)
+        status.state, status.rows = "running", [epoch_row(4)]
     console = screen(width, height)
     lines = drawn(Progress(console, made, place, statuses)._render(), width=width, height=height)
     assert len(lines) + 1 < height or height == 10
@@ -219,7 +219,7 @@ def test_live_table_keeps_its_width(made: Plan, statuses: list[Status], place: P
     for states in (["waiting"] * 12, ["running"] * 12, ["running"] + ["done"] * 11):
         for status, state in zip(statuses, states, strict=True):
             status.state = state
-            status.row = epoch_row(1) if state == "running" else None
+            status.rows = [epoch_row(1)] if state == "running" else []
         widths.add(len(drawn(Progress(screen(), made, place, statuses)._render())[1]))
     assert len(widths) == 1
 
@@ -237,8 +237,8 @@ def test_time_left_gives_every_waiting_job_to_the_first_free_worker(
 ) -> None:
     watched = Progress(screen(), made, place, statuses)
     assert watched.seconds_left() is None
-    statuses[0].state, statuses[0].row = "running", epoch_row(4)  # 6 epochs of 1.234 s left
-    statuses[1].state, statuses[1].row = "running", epoch_row(9)  # 1 epoch left
+    statuses[0].state, statuses[0].rows = "running", [epoch_row(4)]  # 6 epochs of 1.234 s left
+    statuses[1].state, statuses[1].rows = "running", [epoch_row(9)]  # 1 epoch left
     for status in statuses[5:]:
         finish(status, place, 0.5, epochs_run=10, seconds=12.34)
         status.changed = 1.0
@@ -260,7 +260,7 @@ def test_messages_go_above_the_live_table(
         watched.changed(statuses[3])
         statuses[0].state = "running"
         watched.changed(statuses[0])  # seen in the table
-        statuses[1].state, statuses[1].row = "running", epoch_row(4)
+        statuses[1].state, statuses[1].rows = "running", [epoch_row(4)]
         watched.changed(statuses[1])
         log.warning("a warning")
     assert package.handlers is handlers

@@ -221,7 +221,7 @@ def test_stopped_repeat_has_no_verdict_until_it_has_gone_on(
     monkeypatch.setattr(sys, "argv", ["run", f"resume={lines[-1]}"])
     # The name of a record is what finds the original, so the copy has to have it.
     original.rename(original.with_name(records.load(original).name))
-    assert entrance._resume([lines[-1]]) == 0
+    assert entrance._resume([f"resume={lines[-1]}"]) == 0
     assert "identical: 3 epochs, all metrics and 360 predictions, bit for bit" in capsys.readouterr().out
 
 

@@ -430,7 +430,7 @@ def test_reused_run_that_is_not_in_the_store_is_no_mistake(record: Record, confi
 def test_newest_sweeps_are_offered_as_views(config: RunConfig, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(captions, "MOST_VIEWS", 2)
     times = iter([files.now() + timedelta(minutes=minute) for minute in range(1, 9)])
-    monkeypatch.setattr(records, "now", lambda: next(times))
+    monkeypatch.setattr(files, "now", lambda: next(times))
     experiment = opened("one", config, store).info.experiment_id
     client(store).set_experiment_tag(experiment, "mlflow.sharedViewState.mine", "deflate;eJw=")
     for name in ("two", "three"):

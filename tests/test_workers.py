@@ -29,7 +29,7 @@ from experiments.sweeps.executors.processes import Planner, Worker
 from experiments.sweeps.followups import compare
 from experiments.sweeps.preflight import try_to_build
 
-ROW = EpochRow(1, 0.5, 0.5, 0.8, 0.6, 0.6, 0.7, 0.01, 1.0, "ab")
+ROW = EpochRow(1, 0.5, 0.5, 0.8, 0.6, 0.6, 0.7, 0.01, 1.0, "ab", 0.4, 0.9)
 
 
 @pytest.fixture(autouse=True)
@@ -307,7 +307,7 @@ def test_run_of_code_that_was_edited_is_refused(tmp_path: Path, small: Callable[
     said = processes.answer(Worker(_carry_out, run))
     told = "the code was edited after the sweep was planned; give the command again"
     assert said == Ended("failed", f"InputError: {told}")
-    built = processes.answer(Worker(try_to_build, small(), (28, 28, 1, 10), "another digest"))
+    built = processes.answer(Worker(try_to_build, small(), (28, 28, 1, 10), 10**9, "another digest"))
     assert built.mistakes == (told,)
     assert not (tmp_path / "0").exists()
 
