@@ -115,7 +115,6 @@ def test_all_that_numbers_are_made_with_takes_part() -> None:
         "archives.py": "the same",
         "cgroups.py": "counts cores; the threads that are used stand in the config",
         "mistakes.py": "messages",
-        "conf.py": "what is composed stands in the config, which the run key covers",
         "upgrades.py": "the same of what is loaded",
         "recording.py": "writes down what was computed",
         "results/files.py": "the same",
@@ -124,14 +123,11 @@ def test_all_that_numbers_are_made_with_takes_part() -> None:
         "results/states.py": "names",
         "results/environment.py": "tells what is there",
         "results/tracking.py": "copies what was computed",
-        "results/plots/__init__.py": "draws what was computed",
-        "results/drawing.py": "the same",
+        "results/drawing.py": "draws what was computed",
         "results/test_images.py": "the same",
         "plain_yaml.py": "what it reads is in the config, which the run key covers",
         "hydra_loader.py": "the same",
         "console.py": "shows",
-        "screen.py": "the same",
-        "training/interruption.py": "listens to signals",
         "training/progress.py": "draws a bar",
     }
     package = environment.PACKAGE

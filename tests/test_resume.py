@@ -373,9 +373,9 @@ def test_going_on_elsewhere_is_said_and_noted(text: str, interrupted: Path, capl
     change_fact(interrupted, *keys, value=value)
     code_digest = records.load(interrupted).code_digest
     resumed = go_on(interrupted)
-    (warning,) = [message for message in caplog.messages if message.startswith("went on after a change (")]
+    (warning,) = [message for message in caplog.messages if message.startswith("resumed after a change (")]
     assert text in warning
-    assert warning.endswith("its bits may be neither those of then nor those of now")
+    assert warning.endswith("results may match neither version")
     log = (interrupted / files.LOG).read_text()
     assert warning in log
     assert f"python -m experiments.run --config-path {interrupted} --config-name config" in log

@@ -54,14 +54,20 @@ def test_native_output_goes_to_the_log_and_pythons_to_the_screen(
 ) -> None:
     log = tmp_path / "run.log"
     log.write_text("first\n")
+    with os.fdopen(os.dup(2), "w", buffering=1) as screen, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "_stderr_of_its_own", lambda: screen)  # it keeps the screen of its first call
+        _write_by_every_way(log)
+    assert log.read_text() == "first\nwhile importing\nwhile training\n"
+    assert capfd.readouterr().err == "told\nafter\n"
+
+
+def _write_by_every_way(log: Path) -> None:
     with runtime.quiet() as output:
         os.write(2, b"while importing\n")
         output.move_to(log)
         os.write(2, b"while training\n")
         print("told", file=sys.stderr)
     os.write(2, b"after\n")
-    assert log.read_text() == "first\nwhile importing\nwhile training\n"
-    assert capfd.readouterr().err == "told\nafter\n"
 
 
 def test_native_output_without_a_log_is_dropped(capfd: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,7 @@ def _reopen(
         lease.release(directory)
         return record
     try:
-        _require_kinds(directory)
+        files.require_kinds(directory)
         for name, text in texts.items():
             files.write_atomically(directory / name, text)
         _note_other_circumstances(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
@@ -148,16 +148,6 @@ def _reopen(
         raise InputError(f"{error.filename2 or error.filename}: cannot be written ({error.strerror})") from None
     record.write(state=RunState.RUNNING, process=Process.current(), lease=lease_number, error=None, finished_at=None)
     return record
-
-
-def _require_kinds(directory: Path) -> None:
-    """Refuses a folder where a file of the run has to be, and the other way round."""
-    for name in files.FILES:
-        if os.path.lexists(path := directory / name) and not path.is_file():
-            raise InputError(f"{path}: must be a regular file; move it away to go on with the run")
-    for name in files.FOLDERS:
-        if os.path.lexists(path := directory / name) and not path.is_dir():
-            raise InputError(f"{path}: must be a folder; move it away to go on with the run")
 
 
 def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
@@ -176,12 +166,10 @@ def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
 def _warn_of_changes(record: Record) -> None:
     changes = changes_before(record.environment)
     for text in changes:
-        log.warning("went on after a change (%s): its bits may be neither those of then nor those of now", text)
+        log.warning("resumed after a change (%s): results may match neither version", text)
     if changes:
-        log.warning(
-            "a clean run from the same config: python -m experiments.run --config-path %s --config-name config",
-            record.directory,
-        )
+        again = "a clean run from the same config: python -m experiments.run --config-path %s --config-name config"
+        log.warning(again, record.directory)
 
 
 @contextmanager
@@ -209,11 +197,8 @@ def recording(
         try:
             yield mirror
             state = RunState.FINISHED
-        except PausedError as error:
-            state = RunState.PAUSED
-            log.info("%s", error)
-        except StoppedError as error:
-            state = RunState.INTERRUPTED
+        except (PausedError, StoppedError) as error:
+            state = RunState.PAUSED if isinstance(error, PausedError) else RunState.INTERRUPTED
             log.warning("%s", error)
         except KeyboardInterrupt:  # before the first epoch or after the last one: nobody else listens then
             state = RunState.INTERRUPTED

@@ -89,6 +89,20 @@ def json_text(values: Mapping[str, Any]) -> str:
     return json.dumps(values, indent=1) + "\n"
 
 
+def require_kinds(directory: Path) -> None:
+    """Refuses a folder where a file of the run has to be, and the other way round.
+
+    Raises:
+        InputError: with the first such path.
+    """
+    for name in FILES:
+        if os.path.lexists(path := directory / name) and not path.is_file():
+            raise InputError(f"{path}: must be a regular file; move it away to go on with the run")
+    for name in FOLDERS:
+        if os.path.lexists(path := directory / name) and not path.is_dir():
+            raise InputError(f"{path}: must be a folder; move it away to go on with the run")
+
+
 def now() -> datetime:
     """The time in UTC, to the second."""
     return datetime.now(UTC).replace(microsecond=0)
