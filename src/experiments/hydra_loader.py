@@ -46,7 +46,7 @@ $CONFIG
 See also: python -m experiments.{reproduce,compare,figures,ui,sync} --help, and --hydra-help for Hydra's own flags.
 """
 LOGS = "everything that is logged stands in the run's run.log"
-NAMES = "a run's directory is made in $EXPERIMENTS_HOME/outputs, a sweep's in multirun under its sweep.name"
+NAMES = "a run's directory is made in $EXPERIMENTS_HOME/outputs, a sweep's in multirun under its sweep.title"
 # Settings of Hydra that would have no effect, or another one than elsewhere, and what to do instead.
 UNUSED = {
     "run": NAMES,
