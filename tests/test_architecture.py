@@ -60,6 +60,13 @@ LONGER_FILES = {  # and why
     "results/records.py": "the one place that knows the files of a run directory and their formats",
     "results/tracking.py": "the one door to mlflow, for runs and for sweeps",
 }
+MANY_ARGUMENTS = 3  # from which on they are documented, one by one
+UNDOCUMENTED = {  # functions without the sections for arguments and errors, and why
+    "entrance.py:Parser.error": "argparse's; its one sentence names the error",
+    "hydra_loader.py:Loader.load_configuration": "Hydra's, with Hydra's arguments",
+    "ingredients/decoding.py:decode": "catches the error that it raises",
+    "ingredients/normalisation.py:BatchNormalization.call": "Keras', with Keras' arguments",
+}
 LONGEST_FUNCTION = 60  # lines of code of the one story; see also the test of the others
 
 
@@ -125,6 +132,39 @@ def functions() -> Iterator[tuple[str, int]]:
                 yield f"{name_of(path)}:{node.name}", len(code_lines(path).intersection(span))
 
 
+def public_functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    """Every function and method without a leading underscore, as `file.py:Class.name`."""
+    for path in FILES:
+        nodes: list[tuple[str, ast.AST]] = [("", tree_of(path))]
+        while nodes:
+            outer, node = nodes.pop()
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+                yield f"{name_of(path)}:{outer}{node.name}", node
+            inner = f"{outer}{node.name}." if isinstance(node, ast.ClassDef) else outer
+            nodes.extend((inner, child) for child in ast.iter_child_nodes(node))
+
+
+def raises(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether there is a `raise` in a function, those of the functions inside it not counted."""
+    nodes: list[ast.AST] = [*function.body]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Raise):
+            return True
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            nodes.extend(ast.iter_child_nodes(node))
+    return False
+
+
+def missing_sections(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The sections that a function's docstring must have and has not."""
+    given = function.args
+    arguments = [a for a in (*given.posonlyargs, *given.args, *given.kwonlyargs) if a.arg not in ("self", "cls")]
+    needed = {"Args:": len(arguments) >= MANY_ARGUMENTS, "Raises:": raises(function)}
+    lines = [line.strip() for line in (ast.get_docstring(function) or "").splitlines()]
+    return [section for section, is_needed in needed.items() if is_needed and section not in lines]
+
+
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_run_one_way(path: Path) -> None:
     own = room_of(f"experiments.{path.relative_to(ROOT).with_suffix('').as_posix().replace('/', '.')}")
@@ -185,6 +225,13 @@ def test_functions_are_short() -> None:
     assert statistics.quantiles(lengths.values(), n=10)[-1] <= 30
     assert [name for name, length in lengths.items() if length > LONGEST_FUNCTION] == []
     assert len([name for name, length in lengths.items() if length > 40]) <= 1
+
+
+def test_public_functions_document_their_arguments_and_errors() -> None:
+    """Three arguments or more have `Args:`, a `raise` has `Raises:`; an exception that needs none is no exception."""
+    missing = {name: found for name, function in public_functions() if (found := missing_sections(function))}
+    assert {name: found for name, found in missing.items() if name not in UNDOCUMENTED} == {}
+    assert set(UNDOCUMENTED) <= set(missing), "no such function, or it has its sections"
 
 
 def test_layers_name_only_what_exists() -> None:

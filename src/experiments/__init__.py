@@ -49,7 +49,11 @@ def compare(*names: str) -> Answer:
 
 
 def load(run: Path | str) -> Record:
-    """The record of a run: a directory, a name, `sweep/number`, or an MLflow run id; raises `InputError` otherwise."""
+    """The record of a run: a directory, a name, `sweep/number`, or an MLflow run id; raises `InputError` otherwise.
+
+    Raises:
+        InputError: no run or several match, `run` is a sweep of several runs, or the record is damaged.
+    """
     from experiments.errors import InputError
     from experiments.results import files, lookup
 

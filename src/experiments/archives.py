@@ -48,6 +48,11 @@ class _SmallReads(io.BufferedReader):
     """Refuses the one large read that `zipfile` makes by itself: a table of contents as long as the file claims."""
 
     def read(self, size: int | None = -1, /) -> bytes:
+        """Reads like its base class, but refuses to read more than `DIRECTORY_BYTES` at once.
+
+        Raises:
+            ValueError: more would be read: `size` bytes or, where it is None or negative, all that is left of the file.
+        """
         if size is None or size < 0:
             here = self.tell()
             size = self.seek(0, os.SEEK_END) - here
@@ -59,6 +64,11 @@ class _SmallReads(io.BufferedReader):
 
 def read_arrays(path: Path, wanted: Sequence[str] | None = None, most_bytes: int | None = None) -> dict[str, Any]:
     """The arrays of an `.npz`, by name; see `unpack_arrays`.
+
+    Args:
+        path: the `.npz` file.
+        wanted: the names to read, which must be there; None: all.
+        most_bytes: the most that they take in memory together, bytes; None: what is free.
 
     Raises:
         InputError: as `open_file` and `unpack_arrays`.

@@ -207,6 +207,11 @@ def available_memory() -> int:
 def require_pixels(width: int, height: int, where: str) -> None:
     """Refuses a picture by its header.
 
+    Args:
+        width: pixels.
+        height: pixels.
+        where: begins the message of an error, as the path of the picture.
+
     Raises:
         InputError: it has more than `PIXELS` pixels.
     """

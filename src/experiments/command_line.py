@@ -66,6 +66,11 @@ def _once() -> Callable[[str], str]:
     given: list[str] = []
 
     def check(value: str) -> str:
+        """The value of a flag, as it is.
+
+        Raises:
+            ArgumentTypeError: `value` is empty, or the flag was given before.
+        """
         given.append(value)
         if len(given) > 1 or not value:
             raise argparse.ArgumentTypeError(f"must be given once, and not empty, received {' and '.join(given)!r}")

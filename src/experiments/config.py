@@ -113,7 +113,13 @@ def former_run_keys(config: RunConfig, dataset_digest: str) -> list[str]:
 
 
 def is_run(key: str, config: RunConfig, dataset_digest: str) -> bool:
-    """Whether a saved `run_key` is that of this config, by today's rule or a former one."""
+    """Whether a saved `run_key` is that of this config, by today's rule or a former one.
+
+    Args:
+        key: SHA-256 (hex) from a saved record or plan.
+        config: of the run, with its real data set.
+        dataset_digest: SHA-256 (hex), see `ImageData.digest`.
+    """
     return key == run_key(config, dataset_digest) or key in former_run_keys(config, dataset_digest)
 
 
@@ -201,7 +207,11 @@ def _validate(values: Any, schema: type[Validated]) -> Validated:
 
 
 def from_hydra(composed: Any) -> Composition:
-    """A config and its sweep from what Hydra composed (an omegaconf `DictConfig`), interpolations resolved."""
+    """A config and its sweep from what Hydra composed (an omegaconf `DictConfig`), interpolations resolved.
+
+    Raises:
+        InputError: an interpolation cannot be resolved, a value is missing (`???`), or as `validate_composed`.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -61,7 +61,11 @@ class Folder(FileConfigSource):  # type: ignore[misc]
         return _is_plain(config_path) and os.path.isfile(os.path.join(self.path, f"{config_path}.yaml"))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        """The names of groups and options in a folder."""
+        """The names of groups and options in a folder.
+
+        Raises:
+            InputError: the folder cannot be listed: it is missing, no folder, or closed to this user.
+        """
         try:
             names = sorted(os.listdir(os.path.join(self.path, config_path)))
         except OSError as error:

@@ -44,7 +44,13 @@ class Origin:
 
 
 def gather_facts(config: RunConfig, dataset_digest: str, variables: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """What `environment.json` holds of a run."""
+    """What `environment.json` holds of a run.
+
+    Args:
+        config: of the run, resolved; threads that are None count as 1.
+        dataset_digest: SHA-256 (hex), see `ImageData.digest`.
+        variables: of the environment; those that can change a result are kept.
+    """
     return environment.gather(
         threads=config.training.threads or 1,
         dataset_digest=dataset_digest,

@@ -137,6 +137,11 @@ def _noticing_other_data() -> Iterator[None]:
 def repeat(run: Record, config: RunConfig, *, stop_at_difference: bool = False) -> Record:
     """Runs the config again in a new directory, and says after every epoch whether it is the same.
 
+    Args:
+        run: the original; its rows are compared.
+        config: of the original, perhaps with another number of threads.
+        stop_at_difference: whether the repeat ends, in state `interrupted`, after the first epoch that differs.
+
     Raises:
         OtherDataError: the data set has been changed, so that it is refused; nothing was started.
     """
@@ -173,7 +178,14 @@ def differs(run: Record, again: Record) -> bool:
 
 
 def conclude(run: Record, again: Record, home: Path, *, tolerance: float | None = None) -> Verdict:
-    """The verdict on a repeat that has ended, in its directory and in MLflow."""
+    """The verdict on a repeat that has ended, in its directory and in MLflow.
+
+    Args:
+        run: the original.
+        again: the repeat; `verdict.json` is written into its directory.
+        home: folder of MLflow's store, see `files.home`.
+        tolerance: the largest absolute difference of any metric that counts as equal, 0 or more; None: none does.
+    """
     verdict = judge(run, again, tolerance=tolerance)
     values: Mapping[str, Any] = as_json(verdict)
     files.write_json(again.directory / files.VERDICT, values)

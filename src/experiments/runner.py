@@ -105,7 +105,12 @@ def warn_of_threads(threads: int) -> None:
 
 
 def check_room(place: Path) -> None:
-    """Refuses a place that is full or not to be written before anything is done for a run there."""
+    """Refuses a place that is full or not to be written before anything is done for a run there.
+
+    Raises:
+        InputError: `place`, or the nearest folder above it that exists, cannot be written, or has less than
+            `ROOM_BYTES` free.
+    """
     existing = next(path for path in (place, *place.parents) if exists(path))
     if not (existing.is_dir() and os.access(existing, os.W_OK)):
         raise InputError(f"{place}: cannot be written ({existing} is no folder, or a read-only one)")

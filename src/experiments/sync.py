@@ -24,7 +24,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def sync(names: Sequence[str]) -> int:
-    """Mirrors the named runs, or all that have ended and are not mirrored."""
+    """Mirrors the named runs, or all that have ended and are not mirrored.
+
+    Raises:
+        InputError: a run is not found, is still running, or has a config that cannot be read.
+    """
     from experiments.config import load_config
     from experiments.results import files, lookup, tracking
     from experiments.results.states import RunState

@@ -21,19 +21,39 @@ class Axis(NamedTuple):
 
 
 def linear(low: float, high: float, start: float, end: float) -> Axis:
-    """From `start` to `end`, widened to round values."""
+    """From `start` to `end`, widened to round values.
+
+    Args:
+        low: the smallest value, finite.
+        high: the largest value, finite, `low` or more.
+        start: where the lowest label is placed, user units of the SVG.
+        end: where the highest label is placed, in the same units; may be less than `start`.
+    """
     ticks = round_ticks(low, high)
     return _straight(ticks[0], ticks[-1], start, end, ticks)
 
 
 def counting(last: int, start: float, end: float) -> Axis:
-    """1, 2, … `last`, with a few of them labelled."""
+    """1, 2, … `last`, with a few of them labelled.
+
+    Args:
+        last: the largest number, 1 or more.
+        start: where 1 is placed, user units of the SVG.
+        end: where `last` is placed, in the same units; for `last` = 1 the place of 2.
+    """
     step = max(1, math.ceil((last - 1) / 5))
     return _straight(1.0, float(max(last, 2)), start, end, [float(tick) for tick in range(1, last + 1, step)])
 
 
 def logarithmic(low: float, high: float, start: float, end: float) -> Axis:
-    """From `start` to `end`, widened to 1, 2 or 5 times a power of ten. Values below are placed at the start."""
+    """From `start` to `end`, widened to 1, 2 or 5 times a power of ten. Values below are placed at the start.
+
+    Args:
+        low: the smallest value, above 0.
+        high: the largest value, `low` or more.
+        start: where the low end is placed, user units of the SVG.
+        end: where the high end is placed, in the same units; may be less than `start`.
+    """
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     steps = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
     first = max(step for step in steps if step <= low * 1.001)
@@ -51,7 +71,13 @@ def _straight(low: float, high: float, start: float, end: float, ticks: Sequence
 
 
 def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """About `most` equally spaced round numbers, the first at or below `low`, the last at or above `high`."""
+    """About `most` equally spaced round numbers, the first at or below `low`, the last at or above `high`.
+
+    Args:
+        low: the smallest value, finite.
+        high: the largest value, finite, `low` or more.
+        most: the most steps that `low` to `high` is divided into, 1 or more; a step is 1, 2 or 5 times a power of ten.
+    """
     span = (high - low) or abs(high) or 1.0
     size = 10 ** math.floor(math.log10(span / most))
     step = next(size * factor for factor in (1, 2, 5, 10) if span / (size * factor) <= most)

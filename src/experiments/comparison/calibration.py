@@ -101,7 +101,13 @@ def calibrate(configuration: Configuration, found: Difference | None) -> Calibra
 
 
 def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_], bins: int = BINS) -> tuple[Bin, ...]:
-    """Bins of equal numbers of images, the least confident first; fewer where there are fewer images."""
+    """Bins of equal numbers of images, the least confident first; fewer where there are fewer images.
+
+    Args:
+        confidence: (n,) floats in [0, 1], the largest probability of each image; n is 1 or more.
+        right: (n,) bool, whether the most probable class is the label.
+        bins: how many there are at most, 1 or more.
+    """
     parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(confidence)))
     return tuple(
         Bin(

@@ -61,7 +61,13 @@ class Difference:
         return min(1.0, float(np.exp(np.interp(x, X, log_tail(means)))))
 
     def critical(self, means: int, level: float = LEVEL, kind: Kind = "range") -> float:
-        """What |difference| / `error` must exceed at this level."""
+        """What |difference| / `error` must exceed at this level.
+
+        Args:
+            means: how many are compared, 2 or more.
+            level: the chance of any false difference, in (0, 1).
+            kind: `range` for all pairs of means, `one_sided` for one mean against all others.
+        """
         x = np.interp(-math.log(level), -log_tail(means, kind), X)
         return float(np.interp(x, X, self._critical(means, kind)))
 
@@ -189,6 +195,11 @@ def agreeing(interval: Interval, value: float, p_value: float) -> Interval:
 
     Steps may show a sign that the interval of all comparisons leaves open: it then ends at 0. Source: K. Strassburger,
     F. Bretz, Compatible Simultaneous Lower Confidence Bounds for the Holm Procedure, 2008.
+
+    Args:
+        interval: of the difference, simultaneous for all comparisons.
+        value: the difference; only its sign counts.
+        p_value: adjusted for all comparisons, in [0, 1]; above `LEVEL` the interval is made to hold 0.
     """
     low, high = interval.low, interval.high
     if p_value > LEVEL:

@@ -41,7 +41,13 @@ def tail(q: float, means: int, degrees: float, kind: Kind = "range") -> float:
 
 
 def quantiles(means: int, degrees: float, kind: Kind = "range") -> Floats:
-    """The q whose `tail` is that of each x in `X` at infinite degrees of freedom."""
+    """The q whose `tail` is that of each x in `X` at infinite degrees of freedom.
+
+    Args:
+        means: how many are compared, 2 or more.
+        degrees: of freedom of s², above 0; above `MOST_DEGREES` they count as infinite.
+        kind: which statistic.
+    """
     if degrees > MOST_DEGREES:
         return X
     # Between tables at degrees of freedom in steps of 5 %, where quantiles are all but linear in 1 / degrees.

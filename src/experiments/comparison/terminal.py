@@ -25,7 +25,13 @@ DISPENSABLE = (
 
 
 def show(comparison: Comparison, console: Console, *, long: bool = False) -> None:
-    """Prints the answer in at most twelve lines with the report's address, or all that there is to say."""
+    """Prints the answer in at most twelve lines with the report's address, or all that there is to say.
+
+    Args:
+        comparison: what is told.
+        console: where it is printed; one that is no terminal gets plain lines without a break.
+        long: whether to print everything, with up to 30 rows of the table.
+    """
     ranked = table(comparison)
     told = sentences(comparison) if long else headlines(comparison)
     lines = [line for sentence in told for line in _wrapped(sentence, console, named=long)]

@@ -102,7 +102,11 @@ def decode(
 
 
 def tell_all(mistakes: Sequence[str]) -> None:
-    """Raises every mistake with a picture in one list, or the first and how many more."""
+    """Raises every mistake with a picture in one list, or the first and how many more.
+
+    Raises:
+        DataError: `mistakes` is not empty.
+    """
     if mistakes:
         more = len(mistakes) - MOST_MISTAKES
         shown = sorted(mistakes)

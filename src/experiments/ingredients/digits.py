@@ -16,6 +16,9 @@ def read_digits() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Images (1797, 8, 8) in 0-16 and labels (1797,), as `sklearn.datasets.load_digits` gives them.
 
     Read from the file of that function, because importing scikit-learn takes longer than an epoch on them.
+
+    Raises:
+        InputError: scikit-learn is not installed.
     """
     package = find_spec("sklearn")
     if package is None or package.origin is None:

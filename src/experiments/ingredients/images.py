@@ -63,7 +63,11 @@ def damaged(path: Path, rule: str) -> DataError:
 
 @contextmanager
 def reading_data() -> Iterator[None]:
-    """Puts the name of the option before what `bounded` and `archives` complain of."""
+    """Puts the name of the option before what `bounded` and `archives` complain of.
+
+    Raises:
+        DataError: the block raises an `InputError`; its lines are kept, each after `dataset.path: `.
+    """
     try:
         yield
     except InputError as error:

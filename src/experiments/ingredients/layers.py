@@ -89,7 +89,15 @@ def start(image_shape: ImageShape) -> tuple[keras.KerasTensor, keras.KerasTensor
 def finish(
     name: str, pixels: keras.KerasTensor, x: keras.KerasTensor, classes: int, regularization: Regularization
 ) -> keras.Model:
-    """The model that ends in dropout and the classifier, float32 whatever the precision."""
+    """The model that ends in dropout and the classifier, float32 whatever the precision.
+
+    Args:
+        name: of the Keras model.
+        pixels: the input of `start`, (n, height, width, channels).
+        x: features (n, k), made from `pixels`.
+        classes: how many there are; the output is (n, classes) float32.
+        regularization: `dropout` is the rate before the classifier, `l2` the weight of the penalty on its kernel.
+    """
     import keras
 
     classify = keras.layers.Dense(
@@ -110,7 +118,13 @@ def penalty(regularization: Regularization) -> keras.Regularizer | None:
 
 
 def drop(x: keras.KerasTensor, regularization: Regularization, name: str) -> keras.KerasTensor:
-    """Dropout, or nothing where its rate is 0."""
+    """Dropout, or nothing where its rate is 0.
+
+    Args:
+        x: any shape, which is kept.
+        regularization: `dropout` is the rate, in [0, 1).
+        name: of the layer, unique in the model.
+    """
     import keras
 
     return keras.layers.Dropout(regularization.dropout, name=name)(x) if regularization.dropout else x
@@ -126,7 +140,14 @@ def flatten(x: keras.KerasTensor) -> keras.KerasTensor:
 def connect(
     x: keras.KerasTensor, units: Sequence[int], activation: Activation, regularization: Regularization
 ) -> keras.KerasTensor:
-    """Dense layers one after another, dropout between them."""
+    """Dense layers one after another, dropout between them.
+
+    Args:
+        x: features (n, k).
+        units: the width of each layer, each 1 or more; the result is (n, last of them).
+        activation: after each layer.
+        regularization: `dropout` is the rate between layers, `l2` the weight of the penalty on each kernel; 0: none.
+    """
     import keras
 
     for number, width in enumerate(units, 1):
@@ -149,7 +170,19 @@ def convolve(
     strides: int = 1,
     padding: str = "valid",
 ) -> keras.KerasTensor:
-    """A convolution with its activation, then the normalisation, if any."""
+    """A convolution with its activation, then the normalisation, if any.
+
+    Args:
+        x: (n, height, width, channels).
+        filters: channels of the result, 1 or more.
+        kernel_size: side of the square kernel, pixels, 1 or more.
+        name: of the layer, unique in the model; the normalisation's is this with `_norm`.
+        activation: before the normalisation.
+        normalisation: `batch`, or `none` for no layer.
+        regularization: `l2` is the weight of the penalty on the kernel; 0: none.
+        strides: step of the kernel along both sides, pixels, 1 or more.
+        padding: `valid` for no padding, `same` for zeros around the image.
+    """
     import keras
 
     x = keras.layers.Conv2D(
@@ -174,6 +207,12 @@ def normalise(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
 def require_side(x: keras.KerasTensor, needed: int, key: str, what: str) -> None:
     """Refuses images (n, height, width, channels) that `what` shrinks to nothing.
 
+    Args:
+        x: (n, height, width, channels).
+        needed: the shortest side that is accepted, pixels.
+        key: dotted key of the config that is to be changed; begins the message.
+        what: the layers that shrink the image, as plural words for the message.
+
     Raises:
         InputError: a side of the image is shorter than `needed` pixels.
     """
@@ -188,6 +227,12 @@ def require_side(x: keras.KerasTensor, needed: int, key: str, what: str) -> None
 
 def append(x: keras.KerasTensor, entry: LayerEntry, number: int, regularization: Regularization) -> keras.KerasTensor:
     """The layer of `entry`, the `number`th from 0, on top of `x`.
+
+    Args:
+        x: output of the layers before it, (n, …).
+        entry: the Keras layer and its arguments.
+        number: position in `model.layers`, from 0; part of the layer's name and of the message of an error.
+        regularization: `l2` is the weight of the penalty on each kernel that has no regularizer of its own.
 
     Raises:
         InputError: it has no such argument, refuses a value, or does not fit behind the layers before it.

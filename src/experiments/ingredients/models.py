@@ -40,6 +40,11 @@ class _Model(Option):
     def build(self, image_shape: ImageShape, classes: int, regularization: Regularization) -> keras.Model:
         """Images (n, *image_shape) in 0-255 → probabilities (n, classes) float32, rows sum to 1.
 
+        Args:
+            image_shape: height and width in pixels, and the number of channels.
+            classes: how many there are, the k of the softmax.
+            regularization: rate of dropout and weight of the L2 penalty.
+
         Raises:
             InputError: the images are too small for it, or a free layer has a wrong argument.
         """

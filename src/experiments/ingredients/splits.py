@@ -120,7 +120,19 @@ class DatasetOption(Option):
         digests: Mapping[str, str] | None = None,
         doubtful: Mapping[int, tuple[int, ...]] | None = None,
     ) -> ImageData:
-        """What was read, split; `digests` where they are known already."""
+        """What was read, split; `digests` where they are known already.
+
+        Args:
+            content: the arrays and how they were read.
+            class_names: one for each label, in the order of the labels.
+            source: where the data came from, as the record tells it.
+            digests: array name → SHA-256 (hex), as `digest_each` gives them; None: they are computed.
+            doubtful: test index → the labels that most raters gave instead; None: no label is in doubt.
+
+        Raises:
+            InputError: `train_limit` is above the number of training images left, validation gets no image, a class
+                gets none to train on, or `split_seed` or `folds` is given where the data set has a validation part.
+        """
         from experiments.ingredients.images import digest_all, digest_each
 
         arrays = content.arrays

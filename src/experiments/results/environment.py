@@ -58,6 +58,12 @@ def gather(
     """Everything that `environment.json` holds.
 
     `config` is what can change the result, flat: `config.yaml` may be edited later, and this tells that it was.
+
+    Args:
+        threads: of the training, 1 or more.
+        dataset_digest: SHA-256 (hex), see `ImageData.digest`.
+        config: dotted key → plain value; None: nothing is saved of it.
+        variables: of the environment; those that `matter` picks are kept.
     """
     return {
         FORMAT: newest("environment"),

@@ -99,6 +99,14 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
     """Score interval of a proportion; (0, 1) for no trials, which say nothing.
 
     Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
+
+    Args:
+        successes: in [0, trials].
+        trials: 0 or more.
+        confidence: probability that the interval holds the true proportion, in (0, 1).
+
+    Raises:
+        ValueError: `successes` or `confidence` is outside of its range.
     """
     if not 0 <= successes <= trials:
         raise ValueError(f"`successes` must be in [0, trials], received successes={successes}, trials={trials}")
@@ -133,6 +141,11 @@ def calibration_error(probabilities: NDArray[np.floating], labels: NDArray[np.in
     """Expected calibration error in [0, 1]: Σ_b |accuracy_b − confidence_b| · n_b / n, bins of equal width.
 
     Source: C. Guo et al., On Calibration of Modern Neural Networks, 2017 (also for 15 bins).
+
+    Args:
+        probabilities: (n, k) in [0, 1], rows sum to 1; n is 1 or more.
+        labels: (n,) integers in [0, k).
+        bins: of confidence between 0 and 1, 1 or more.
     """
     confidence = np.max(probabilities, axis=1).astype(np.float64)
     right = np.argmax(probabilities, axis=1) == labels
@@ -204,6 +217,9 @@ def find_overfitting(
         images: of validation.
         train_accuracy: of the finished model.
         validation_accuracy: of the finished model.
+
+    Raises:
+        ValueError: the two curves are empty or differ in length.
     """
     train = _finite_or_infinite(train_cross_entropy)
     validation = _finite_or_infinite(validation_cross_entropy)
@@ -242,6 +258,9 @@ def image_digests(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
     Args:
         images: (n, height, width, channels) uint8. The shape is not part of the digest.
+
+    Raises:
+        ValueError: `images` are not uint8.
     """
     if images.dtype != np.uint8:
         raise ValueError(f"`images` must be uint8, received dtype={images.dtype}")

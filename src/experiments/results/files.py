@@ -42,6 +42,10 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives the block a path to write to, and what stands there then replaces `path` in one step.
 
     A process that has lost the lease on the folder ends here, and replaces nothing.
+
+    Raises:
+        FileNotFoundError: the folder is gone, or the block has not written to its path.
+        OSError: the file cannot be written.
     """
     lease.check()
     folder = lease.staging(path) or path.parent

@@ -117,6 +117,13 @@ def is_trace(name: str) -> bool:
 
 
 def path_of(folder: Path, name: str, number: int) -> Path:
+    """The file of one lease, which need not be there.
+
+    Args:
+        folder: that holds the lease.
+        name: what all leases on the same thing share, as `NAME`.
+        number: 1 or more; each new holder takes a higher one.
+    """
     return folder / f"{name}-{number}.json"
 
 

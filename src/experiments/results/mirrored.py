@@ -15,7 +15,14 @@ NEEDED = (files.RECORD, files.CONFIG, files.HISTORY)  # to repeat a run; the oth
 
 
 def publish_verdict(verdict: str, original: Record, repeat: Record, home: Path) -> None:
-    """Tags both MLflow runs, where there are any, and adds `verdict.json` to the repeat's."""
+    """Tags both MLflow runs, where there are any, and adds `verdict.json` to the repeat's.
+
+    Args:
+        verdict: `identical`, `equal within tolerance` or `different`.
+        original: the run that was repeated; without an MLflow run it gets no tags.
+        repeat: likewise; its directory holds `verdict.json`.
+        home: folder of MLflow's store, see `files.home`.
+    """
     tags = [
         (original, {"verdict": verdict, "reproduced_by": repeat.name}),
         (repeat, {"verdict": verdict, "reproduces": original.name}),
@@ -36,8 +43,13 @@ def publish_verdict(verdict: str, original: Record, repeat: Record, home: Path) 
 def download(text: str, home: Path, directory: Path) -> Record | None:
     """The run whose MLflow id begins with `text`, its files brought into `directory`; None where there is none.
 
+    Args:
+        text: the first hexadecimal digits of an MLflow run id.
+        home: folder of MLflow's store; not used where `$MLFLOW_TRACKING_URI` is set.
+        directory: an existing, empty folder.
+
     Raises:
-        InputError: several runs match.
+        InputError: several runs match, or the one that does lacks a file of `NEEDED` or has one that cannot be used.
         TrackingError: the store or the run's files cannot be read.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / tracking.STORE).exists():

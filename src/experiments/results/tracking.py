@@ -66,7 +66,11 @@ def _sqlite_uri(path: Path) -> str:
 
 
 def prepare_store(home: Path, experiment: str) -> str:
-    """Creates the store and the experiment where they are missing and returns the experiment's id."""
+    """Creates the store and the experiment where they are missing and returns the experiment's id.
+
+    Raises:
+        Exception: MLflow's own, of any kind: the store cannot be reached, or refuses the experiment.
+    """
     client = connect(home)
     found = client.get_experiment_by_name(experiment)
     if found is not None:
@@ -301,12 +305,23 @@ class Mirror:
 
 
 def start_mirror(record: Record, config: RunConfig, home: Path) -> Mirror | None:
-    """The mirror of a run that is starting; None where tracking is `none`."""
+    """The mirror of a run that is starting; None where tracking is `none`.
+
+    Args:
+        record: of the run; its directory is there.
+        config: of the run; says which experiment it enters.
+        home: folder of MLflow's store; not used where `$MLFLOW_TRACKING_URI` is set.
+    """
     return Mirror(record, config, home) if isinstance(config.tracking, MLflowTracking) else None
 
 
 def synchronise(record: Record, config: RunConfig, home: Path) -> str:
     """Mirrors a run that has ended from its directory alone and returns the MLflow run id.
+
+    Args:
+        record: of the run, in any state but `running`; is told the MLflow run id and whether mirroring succeeded.
+        config: of the run; says which experiment it enters.
+        home: folder of MLflow's store; not used where `$MLFLOW_TRACKING_URI` is set.
 
     Raises:
         TrackingError: the store could not be reached or refused something, or the run goes on meanwhile.
@@ -344,6 +359,13 @@ def open_sweep(directory: Path, config: RunConfig, home: Path, run_id: str | Non
     """Creates the parent run of a sweep, or opens it again, and a view of its runs; None where there is no store.
 
     To be called once, before the workers write. `varied` are the short names of what differs between the runs.
+
+    Args:
+        directory: of the sweep; its name becomes the name of the run.
+        config: of any job, as all have the same tracking; where that is not MLflow, nothing is done.
+        home: folder of MLflow's store; not used where `$MLFLOW_TRACKING_URI` is set.
+        run_id: of the parent run that an earlier start made; a new one is made for None, or where the store lacks it.
+        varied: become columns of the view; may be empty.
     """
     if not isinstance(config.tracking, MLflowTracking):
         return None

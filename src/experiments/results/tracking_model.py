@@ -14,7 +14,13 @@ SERVING_PACKAGES = ("tensorflow", "keras", "numpy")
 
 
 def log_model(client: Any, run: Any, path: Path) -> None:
-    """Adds the model in `path` to an MLflow run, with signature, example and requirements."""
+    """Adds the model in `path` to an MLflow run, with signature, example and requirements.
+
+    Args:
+        client: an `MlflowClient`.
+        run: an `mlflow.entities.Run` of that client's store.
+        path: the `model.keras` of the run.
+    """
     import numpy as np
     from mlflow.models import Model
 

@@ -43,6 +43,11 @@ def record(status: Status, place: Place, parent: str | None) -> None:
     """Writes a job's failure into its record, a new one where it got none: so it is told wherever runs are read.
 
     A run that another process has taken over is left to it.
+
+    Args:
+        status: of the job; its message is `<type>: <text>`.
+        place: of the sweep.
+        parent: MLflow id of the sweep's run, for a new record; None where there is none.
     """
     directory = place.directory_of(status.job)
     with suppress(InputError, OSError):  # the directory is gone or full: the planner has said what happened

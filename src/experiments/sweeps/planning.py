@@ -67,7 +67,11 @@ class _Mistakes:
                 self._jobs.setdefault(mistake, []).append(number)
 
     def tell(self) -> None:
-        """Raises them all, if there are any."""
+        """Raises them all, if there are any.
+
+        Raises:
+            InputError: with one line for each mistake, which names its jobs.
+        """
         if self._jobs:
             raise InputError(*(f"{name_jobs(jobs, self._varied)}: {text}" for text, jobs in self._jobs.items()))
 
@@ -94,7 +98,11 @@ class _Data:
         self._seen: dict[str, tuple[Any, str, int] | InputError] = {}
 
     def resolve(self, config: RunConfig) -> tuple[RunConfig, str]:
-        """The config with its real data set, and the data set's digest."""
+        """The config with its real data set, and the data set's digest.
+
+        Raises:
+            InputError: the data cannot be had, or are fewer images than a batch.
+        """
         text = config.dataset.model_dump_json()
         if text not in self._seen:
             try:

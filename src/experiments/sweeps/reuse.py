@@ -79,6 +79,11 @@ def _has_todays_code(record: Record) -> bool:
 def look_at(plan: Plan, place: Place, archive: Archive | None) -> list[Status]:
     """Where every job stands before the sweep begins. Writes nothing.
 
+    Args:
+        plan: the jobs, in the order of the result.
+        place: of the sweep, new or begun before.
+        archive: finished runs that a job may be replaced by; None: only the jobs' own records count.
+
     Raises:
         InputError: the directory of a job holds another run than the plan says.
     """

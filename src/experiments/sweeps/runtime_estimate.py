@@ -22,7 +22,13 @@ LOOKED_AT = 200  # newest runs: more would tell little more, and take seconds to
 
 
 def estimate_seconds(plan: Plan, todo: Sequence[Status], home: Path) -> float | None:
-    """Wall time of the jobs that are left; None where a job has no earlier run like it."""
+    """Wall time of the jobs that are left; None where a job has no earlier run like it.
+
+    Args:
+        plan: says how many workers share the time.
+        todo: the jobs that are left.
+        home: folder whose newest 200 runs are looked at.
+    """
     known = _seconds_per_epoch(home)
     total = 0.0
     for status in todo:

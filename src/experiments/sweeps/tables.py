@@ -46,6 +46,11 @@ def draw(rows: Sequence[Row], console: Console, widths: Mapping[str, int] | None
     """A table of at least one row; what does not fit is left out, the least important first.
 
     `widths` are the least ones of columns.
+
+    Args:
+        rows: one or more; the first one's keys are the columns.
+        console: says how many characters are there for a line.
+        widths: column → characters; None: no column has a least width.
     """
     for hidden in range(len(DISPENSABLE) + 1):
         table = _draw([{k: v for k, v in row.items() if k not in DISPENSABLE[:hidden]} for row in rows], widths or {})

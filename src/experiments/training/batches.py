@@ -18,12 +18,24 @@ COPIED_BYTES = 256_000_000  # of training images that are copied into a tensor; 
 
 
 def generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
-    """The random numbers of one epoch and purpose, the same on every machine."""
+    """The random numbers of one epoch and purpose, the same on every machine.
+
+    Args:
+        seed: of the run, in [0, 2³²).
+        epoch: 0 or more.
+        stream: what the numbers are for, one of `ORDER` … `VIEWS`; two streams have nothing in common.
+    """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, stream])))
 
 
 def order(seed: int, epoch: int, images: int) -> NDArray[np.int64]:
-    """The permutation of 0 … images - 1 in which an epoch visits the training images."""
+    """The permutation of 0 … images - 1 in which an epoch visits the training images.
+
+    Args:
+        seed: of the run, in [0, 2³²).
+        epoch: 0 or more.
+        images: how many training images there are.
+    """
     return generator(seed, epoch, ORDER).permutation(images)
 
 
@@ -33,6 +45,13 @@ def transforms(
     """The projective transform of every image, shape (images, 8) float32, as `ImageProjectiveTransformV3` reads it.
 
     Row i belongs to image i, wherever it stands in the order.
+
+    Args:
+        augmentation: the largest rotation, zoom, shift, shear and stretch; all 0: every image stays as it is.
+        seed: of the run, in [0, 2³²).
+        epoch: 0 or more.
+        images: how many training images there are.
+        size: height and width of an image, pixels.
     """
     rigid = generator(seed, epoch, AUGMENTATION).uniform(-1, 1, (images, 4))
     deformation = generator(seed, epoch, DEFORMATION).uniform(-1, 1, (images, 2))

@@ -34,6 +34,12 @@ def live_bar(console: Console, model: Any, *, steps: int, done: int) -> Iterator
 
     On a terminal and in a notebook; elsewhere nothing. It reads the optimizer's step counter and the running metrics
     from a thread of its own: a batch callback would make Keras wait for every step.
+
+    Args:
+        console: where the bar is drawn.
+        model: a compiled Keras model with an optimizer.
+        steps: batches of the whole run, all epochs together, 1 or more.
+        done: batches of earlier starts, in [0, steps].
     """
     shown = _terminal_bar if console.is_terminal else _notebook_bar if console.is_jupyter else None
     if shown is None:

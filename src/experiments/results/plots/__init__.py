@@ -50,7 +50,13 @@ def figures_of_epochs(history: History, overfitting: Overfitting, title: str) ->
 
 
 def figures_of_classes(evaluation: Evaluation, class_names: Sequence[str], title: str) -> Drawings:
-    """Those over the classes of the test set, of k names."""
+    """Those over the classes of the test set, of k names.
+
+    Args:
+        evaluation: of the test set, with k classes.
+        class_names: k names, in the order of the labels.
+        title: what was run, "mnist · cnn · adam".
+    """
     return {
         "confusion_matrix": partial(confusion_matrix, evaluation, class_names, title),
         "class_accuracy": partial(class_accuracy, evaluation, class_names, title),

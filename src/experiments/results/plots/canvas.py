@@ -64,7 +64,14 @@ def canvas(width: float, height: float, headline: str, *lines: str) -> Figure:
 
 
 def write(figure: Figure, baseline: float, lines: Sequence[str], *, fontsize: float = 9) -> None:
-    """Quiet lines from the left margin, the baseline of the first at a height in inches."""
+    """Quiet lines from the left margin, the baseline of the first at a height in inches.
+
+    Args:
+        figure: is drawn on.
+        baseline: of the first line, inches from the figure's lower edge.
+        lines: from top to bottom; they are not wrapped.
+        fontsize: points; the distance of the lines grows with it.
+    """
     width, height = figure.get_size_inches()
     for number, line in enumerate(lines):
         y = (baseline - LINE_HEIGHT * fontsize / 9 * number) / height

@@ -46,7 +46,13 @@ RIGHT_TINT: Final = 0.3  # opacity of the diagonal, which is not on the scale of
 
 
 def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], title: str) -> Figure:
-    """Images by true and predicted class; the colour scale is for the errors, the diagonal has one tint."""
+    """Images by true and predicted class; the colour scale is for the errors, the diagonal has one tint.
+
+    Args:
+        evaluation: of the test set; `confusion` is (k, k).
+        class_names: k names, in the order of the labels.
+        title: what was run, "mnist · cnn · adam".
+    """
     counts = evaluation.confusion
     errors = counts - np.diag(np.diagonal(counts))
     names = class_labels(class_names, NAME_LETTERS)
@@ -73,7 +79,13 @@ def confusion_matrix(evaluation: Evaluation, class_names: Sequence[str], title: 
 
 
 def class_accuracy(evaluation: Evaluation, class_names: Sequence[str], title: str) -> Figure:
-    """Accuracy of each class with its 95% Wilson interval, in the order of the classes."""
+    """Accuracy of each class with its 95% Wilson interval, in the order of the classes.
+
+    Args:
+        evaluation: of the test set, with k classes; a class without an image gets no dot.
+        class_names: k names, in the order of the labels.
+        title: what was run, "mnist · cnn · adam".
+    """
     names = class_labels(class_names, NAME_LETTERS)
     total, band = evaluation.accuracy, evaluation.accuracy_interval
     lines = (

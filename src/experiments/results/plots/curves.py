@@ -49,7 +49,13 @@ LOSS_NOTE: Final = "Loss: cross-entropy with label smoothing, plus penalties on 
 
 
 def loss(history: History, overfitting: Overfitting, title: str) -> Figure:
-    """Cross-entropy by epoch; the loss too where penalties or label smoothing make it another number."""
+    """Cross-entropy by epoch; the loss too where penalties or label smoothing make it another number.
+
+    Args:
+        history: the columns of history.csv, each (epochs,).
+        overfitting: of the same epochs; its verdict stands in the header, its best epoch is marked.
+        title: what was run, "mnist · cnn · adam".
+    """
     plain = all(
         np.allclose(history[f"{split}/loss"], history[f"{split}/cross_entropy"], rtol=1e-3, equal_nan=True)
         for split in COLUMNS.values()
@@ -71,7 +77,13 @@ def loss(history: History, overfitting: Overfitting, title: str) -> Figure:
 
 
 def accuracy(history: History, overfitting: Overfitting, title: str) -> Figure:
-    """Accuracy by epoch, in percent."""
+    """Accuracy by epoch, in percent.
+
+    Args:
+        history: the columns of history.csv, each (epochs,), accuracies in [0, 1].
+        overfitting: of the same epochs; its verdict stands in the header, its best epoch is marked.
+        title: what was run, "mnist · cnn · adam".
+    """
     comparable = _is_measured(history)
     note = MEASURED_NOTE if comparable else NOTE
     figure, axes = _axes("Accuracy", title, overfitting.verdict, note=note, legend_rows=1)

@@ -68,7 +68,14 @@ class Planner:
 
 
 def begin(connection: Connection, output: Path | None, task: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Runs `task(planner, …)` away from the terminal, and not longer than the planner lives."""
+    """Runs `task(planner, …)` away from the terminal, and not longer than the planner lives.
+
+    Args:
+        connection: the worker's end of the pipe to the planner.
+        output: file to whose end all that is printed goes; None: it is thrown away.
+        task: a function of a module, as it is pickled.
+        arguments: what `task` gets after the planner; pickled too.
+    """
     _write_to(output or Path(os.devnull))
     os.setsid()
     task(Planner(connection), *arguments)
