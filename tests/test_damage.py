@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from conftest import epoch_row, write_record
-from experiments import recording
 from experiments.config import compose
 from experiments.errors import InputError
 from experiments.results import causes, files, records, tracking
@@ -64,7 +63,7 @@ def test_run_does_not_go_on_over_other_kinds_of_files(name: str, tmp_path: Path)
     else:
         (tmp_path / name).write_text("a file")
     with pytest.raises(InputError, match=f"{name}: must be a (regular file|folder); move it away"):
-        recording._require_kinds(tmp_path)
+        files.require_kinds(tmp_path)
 
 
 def test_read_only_run_is_not_mirrored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,7 @@ def test_interrupted_run_of_format_1_goes_on(
     assert (record.directory, record.state, record.epochs_run) == (before.directory, "finished", 6)
     assert record.rows[:3] == rows
     assert record.run_key == before.run_key
-    assert "went on after a change (code: " in caplog.text
+    assert "resumed after a change (code: " in caplog.text
     assert "after a change (config" not in caplog.text
     assert record.code_digest == f"resumed-{before.code_digest}"
     assert "format: 2\n" in (record.directory / files.CONFIG).read_text()
