@@ -593,7 +593,7 @@ def test_more_threads_than_cores_are_told(home: Path, caplog: pytest.LogCaptureF
     from experiments.runner import resolve
 
     assert resolve(compose(*SMALL, "training.threads=999")).training.threads == 999
-    (line,) = caplog.messages
+    (line,) = [message for message in caplog.messages if message.startswith("training.threads")]
     assert line.startswith("training.threads: 999 on ")
 
 
