@@ -38,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     commands.may_fork &= not config.getoption("no_fork")
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # or MLflow, once imported, reports and gives every command a variable
 
 
 def pytest_sessionstart() -> None:
