@@ -28,7 +28,7 @@ from experiments.results.records import DatasetSummary, Process, Record, load
 BEGUN = pytest.StashKey[Future[None]]()
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
 SMALL = (
-    "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1",
+    "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1", "figures=false",
 )  # fmt: skip
 
 
@@ -38,7 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     commands.may_fork &= not config.getoption("no_fork")
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # or MLflow, once imported, reports and gives every command a variable
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = (
+        "true"  # or MLflow, once imported, reports and gives every command a variable
+    )
 
 
 def pytest_sessionstart() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import commands
 from experiments.sweeps.executor import Ended, Ending, Event, Run
 from experiments.sweeps.executors.follow import Follower
 from experiments.sweeps.worker import EXIT_CODES, write_run
@@ -23,7 +22,7 @@ class SubprocessExecutor:
 
     def __init__(self, slots: int, folder: Path) -> None:
         self.slots, self._folder = slots, folder
-        self._jobs: dict[int, tuple[subprocess.Popen[bytes], Follower]] = {}
+        self._jobs: dict[int, tuple[commands.Process, Follower]] = {}
         self.submitted: list[Run] = []
 
     def submit(self, run: Run, output: Path) -> int:
@@ -32,8 +31,8 @@ class SubprocessExecutor:
         write_run(run, described)
         follower = Follower(run.directory)
         with output.open("ab") as file:
-            command = [sys.executable, "-m", "experiments.sweeps.worker", str(described)]
-            process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+            command = ["-m", "experiments.sweeps.worker", str(described)]
+            process = commands.start(command, env=dict(os.environ), stdout=file, stderr=file)
         self._jobs[process.pid] = process, follower
         return process.pid
 

@@ -101,9 +101,10 @@ def test_one_override_gives_what_hydra_gives(shared: Composer, override: str) ->
 
 
 @pytest.mark.slow
-def test_any_overrides_together_give_what_hydra_gives(shared: Composer) -> None:
-    generator = random.Random(20)
-    for _ in range(60):
+@pytest.mark.parametrize("number", [15, pytest.param(150, marks=pytest.mark.exhaustive)])
+def test_any_overrides_together_give_what_hydra_gives(shared: Composer, number: int) -> None:
+    generator = random.Random(number)
+    for _ in range(number):
         overrides = generator.sample(OVERRIDES, generator.randint(2, 5))
         assert by_composer(shared, overrides) == by_hydra(overrides), overrides
 

@@ -66,13 +66,24 @@ def change_config(run: Record, **dataset: Any) -> None:
 # a run
 
 
-def run_here(monkeypatch: pytest.MonkeyPatch, **broken: Any) -> Record:
+def run_here(monkeypatch: pytest.MonkeyPatch, wanted: bool = True, **broken: Any) -> Record:
     from experiments.runner import run_experiment
 
     for name, replacement in broken.items():
         monkeypatch.setattr(plots, name, replacement)
-    network = ("model=linear", "training.epochs=1", "tracking=none")
+    network = (f"figures={str(wanted).lower()}", "model=linear", "training.epochs=1", "tracking=none")
     return run_experiment(compose(*SMALL, *network))
+
+
+def test_figures_that_are_not_wanted_can_be_drawn_later(
+    tensorflow: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run_here(monkeypatch, wanted=False)
+    assert not (record.directory / files.FIGURES).exists()
+    assert "figures" not in record.timings
+
+    assert figures.redraw([record.name]) == 0
+    assert f"{record.name}: 7 figures in " in capsys.readouterr().out
 
 
 def test_run_is_finished_whatever_its_figures_do(
@@ -125,7 +136,7 @@ def test_sweep_goes_on_where_a_figure_fails(home: Path, tmp_path_factory: pytest
     whole = 'figure, axes = _axes("Learning rate", title)'
     assert whole in curves.read_text()
     curves.write_text(curves.read_text().replace(whole, f"raise ZeroDivisionError('no ink')\n    {whole}"))
-    overrides = ("-m", *SMALL, "model=linear", "training.epochs=1", "seed=0,1", "tracking=none")
+    overrides = ("-m", *SMALL, "figures=true", "model=linear", "training.epochs=1", "seed=0,1", "tracking=none")
     with started(home, *overrides, PYTHONPATH=str(checkout / "src")) as command:
         ended = command.finish()
 

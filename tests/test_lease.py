@@ -488,20 +488,13 @@ def test_lock_is_looked_at_without_being_taken(tmp_path: Path) -> None:
 CONFIG = ("model=linear", "training.epochs=4", "tracking=none")
 
 
-@pytest.fixture
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.results import drawing
-
-    monkeypatch.setattr(drawing, "draw", lambda *_, **__: None)
-
-
 @pytest.fixture(scope="module")
 def config(small: Callable[..., RunConfig]) -> RunConfig:
     return small(*CONFIG)
 
 
 @pytest.fixture
-def interrupted(config: RunConfig, tensorflow: Any, without_figures: None, tmp_path: Path) -> Record:
+def interrupted(config: RunConfig, tensorflow: Any, tmp_path: Path) -> Record:
     """A run that was stopped after its second epoch, in order: it holds nothing of its lease."""
     from experiments.runner import run_experiment
 
@@ -622,7 +615,7 @@ print(json.dumps([os.waitstatus_to_exitcode(os.wait()[1]) for _ in children]), f
 
 @pytest.mark.slow
 def test_frozen_run_that_wakes_up_does_not_touch_what_its_successor_has_finished(
-    config: RunConfig, tensorflow: Any, without_figures: None, tmp_path: Path
+    config: RunConfig, tensorflow: Any, tmp_path: Path
 ) -> None:
     from experiments.runner import run_experiment
 

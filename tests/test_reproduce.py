@@ -31,14 +31,6 @@ HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "sklearn", "hydra")
 SOURCES = Path(reproduction.__file__).parent
 
 
-@pytest.fixture(autouse=True)
-def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are drawn after everything that is asked about here."""
-    from experiments.results import drawing
-
-    monkeypatch.setattr(drawing, "draw", lambda *_: None)
-
-
 def run_here(config: RunConfig, directory: Path | None = None, **options: Any) -> Record:
     from experiments.runner import run_experiment
 

@@ -6,7 +6,7 @@ import itertools
 import random
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -249,16 +249,7 @@ FOUR_EPOCHS = ("adam", "cosine", "dropout")
 
 
 @pytest.fixture(scope="module")
-def without_figures() -> Iterator[None]:
-    from experiments.results import drawing
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "draw", lambda *_: None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def stopped(tensorflow: Any, without_figures: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def stopped(tensorflow: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four epochs that was stopped after the second; to be copied, not touched."""
     from experiments.runner import run_experiment
 
@@ -272,7 +263,7 @@ def stopped(tensorflow: Any, without_figures: None, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tensorflow: Any, without_figures: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+def uninterrupted(tensorflow: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     return ending_of(run_here(config_of(*FOUR_EPOCHS), tmp_path_factory.mktemp("whole") / "run"))
 
 

@@ -33,7 +33,15 @@ from experiments.results.evaluation import evaluate, image_digests, predictions_
 from experiments.results.records import Record
 
 EPOCHS = 30  # of a run that is stopped on its way: enough to be caught in the middle
-RUN = (*SMALL, "model=mlp", "model.units=[16]", "regularization=full", f"training.epochs={EPOCHS}", "seed=3")
+RUN = (
+    *SMALL,
+    "figures=true",
+    "model=mlp",
+    "model.units=[16]",
+    "regularization=full",
+    f"training.epochs={EPOCHS}",
+    "seed=3",
+)
 PASSWORD = "pass-word-of-anna"
 NOWHERE = f"http://anna:{PASSWORD}@127.0.0.1:9"  # the discard port: refuses at once
 HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "sklearn", "pandas")
@@ -107,7 +115,7 @@ def interrupt_after_training(home: Path) -> Ended:
     """On a terminal, where the bar is."""
     screen, its_end = pty.openpty()
     process = commands.start(
-        ["-m", "experiments.run", *SMALL, "model=linear", "training.epochs=2"],
+        ["-m", "experiments.run", *SMALL, "figures=true", "model=linear", "training.epochs=2"],
         env=environment(home, TERM="xterm", COLUMNS="150"), stdin=its_end, stdout=its_end, stderr=its_end,
     )  # fmt: skip
     os.close(its_end)
@@ -412,7 +420,9 @@ def test_interrupt_after_the_last_epoch_is_recorded(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "_evaluate", interrupt)
-    record = runner.run_experiment(compose(*SMALL, "model=linear", "training.epochs=2", "tracking=none"))
+    record = runner.run_experiment(
+        compose(*SMALL, "figures=true", "model=linear", "training.epochs=2", "tracking=none")
+    )
     assert (record.state, record.epochs_run) == ("interrupted", 2)
     assert (record.directory / "checkpoint").is_dir()
     assert not (record.directory / "figures").exists()

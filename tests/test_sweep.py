@@ -697,12 +697,13 @@ def test_locked_store_stops_no_sweep_and_loses_nothing(home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_editing_code_and_conf_changes_nothing_in_a_sweep(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    checkout = tmp_path_factory.mktemp("checkout")
+@pytest.mark.beside
+def test_editing_code_and_conf_changes_nothing_in_a_sweep(home: Path) -> None:
+    checkout = home / "checkout"
     root = Path(__file__).parents[1]
     for name in ("src", "conf"):
         shutil.copytree(root / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    overrides = ("seed=0,1,2", "training.epochs=20", "tracking=none")
+    overrides = ("seed=0,1,2", "training.epochs=10", "tracking=none")
     with started(home, *BASE, *overrides, PYTHONPATH=str(checkout / "src")) as command:
         command.wait_for("job 1 ")
         for path in checkout.rglob("*.py"):

@@ -18,7 +18,7 @@ from experiments.ingredients.datasets import Dataset
 from experiments.ingredients.execution import Sweep, Tracking, Training
 from experiments.ingredients.models import Model
 from experiments.ingredients.optimizers import Optimizer
-from experiments.ingredients.option import Option, fill_in, leave_out
+from experiments.ingredients.option import AsBefore, Option, fill_in, leave_out
 from experiments.ingredients.regularization import Regularization
 from experiments.ingredients.schedules import Schedule
 from experiments.mistakes import explain, nearest_key
@@ -42,10 +42,11 @@ class RunConfig(Option):
     regularization: Regularization
     training: Training
     tracking: Tracking
+    figures: Annotated[bool, AsBefore(True)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
 
     def identity(self) -> dict[str, Any]:
-        """What can change the result: not threads, tracking, what is measured beside, nor where the data lie.
+        """What can change the result: not threads, tracking, figures, what is measured beside, nor where the data lie.
 
         Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true. A
         regularization's name is only the label of a preset: what stands here follows from the values.
@@ -54,7 +55,12 @@ class RunConfig(Option):
 
     def _identity(self, regularization: str) -> dict[str, Any]:
         values = self.model_dump(
-            exclude={"tracking": True, "training": {"threads", "measure_training"}, "dataset": {"path"}}
+            exclude={
+                "tracking": True,
+                "figures": True,
+                "training": {"threads", "measure_training"},
+                "dataset": {"path"},
+            }
         )
         values["regularization"]["name"] = regularization
         return leave_out(type(self), values)

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +77,8 @@ def run_experiment(
         if record.state == RunState.FINISHED:
             return record
         native.move_to(record.directory / files.LOG)
-        with recording(record, config, when_finished=lambda: drawing.draw(record, of_data(data))) as mirror:
+        draw = partial(drawing.draw, record, of_data(data)) if config.figures else None
+        with recording(record, config, when_finished=draw) as mirror:
             with timed(record, "train"):
                 rows = _train(trainer, data, record, mirror, on_epoch, until_epoch)
             _evaluate(trainer, data, rows, record)
