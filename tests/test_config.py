@@ -32,7 +32,7 @@ from experiments.errors import InputError
 from experiments.ingredients.execution import Sweep
 
 FILES = sorted(CONF.rglob("*.yaml"))
-GROUPS = sorted(RunConfig.model_fields.keys() - {"seed"})
+GROUPS = sorted(RunConfig.model_fields.keys() - {"figures", "seed"})
 FIELDS: dict[str, Any] = {**RunConfig.model_fields, "sweep": FieldInfo(annotation=Sweep)}
 OPTIONS = [(path.parent.name, path.stem) for path in FILES if path.parent.name in FIELDS]
 DIGEST = "ab" * 32
@@ -123,7 +123,7 @@ def test_option_lists_all_its_values_and_validates(group: str, name: str) -> Non
         assert values["name"] == name
 
 
-@pytest.mark.parametrize("group", FIELDS.keys() - {"seed"})
+@pytest.mark.parametrize("group", FIELDS.keys() - {"figures", "seed"})
 def test_every_class_of_a_group_has_a_file(group: str) -> None:
     schema = TypeAdapter(FIELDS[group].rebuild_annotation()).json_schema()
     classes = set(schema.get("discriminator", {}).get("mapping", {}))
@@ -165,8 +165,8 @@ MISTAKES = [
     ("sweep.name=mine", "sweep.name: no such option 'mine'", "did you mean sweep.title? valid: local"),
     ("sweep.tittle=mine", "sweep.tittle: no such key", "did you mean title?"),
     ("sweep.title=a/b", "sweep.title: must match pattern", "received 'a/b' (str)"),
-    ("+typo=1", "typo: no such key", "valid: dataset, model, optimizer"),
-    ("++typo=1", "typo: no such key", "valid: dataset, model, optimizer"),
+    ("+typo=1", "typo: no such key", "valid: dataset, figures, model, optimizer"),
+    ("++typo=1", "typo: no such key", "valid: dataset, figures, model, optimizer"),
     ("optimizer.lr=0.1", "optimizer.lr: no such key", "did you mean optimizer.learning_rate?"),
     ("+optimizer.lr=0.1", "optimizer.lr: no such key", "did you mean optimizer.learning_rate?"),
     ("learning_rate=0.1", "learning_rate: no such key", "did you mean optimizer.learning_rate?"),
@@ -281,7 +281,7 @@ def test_saved_words_stay_words(text: str, tmp_path: Path) -> None:
 def test_saved_config_says_the_name_of_each_option_first() -> None:
     values = yaml.safe_load(default().to_yaml())
     assert list(values) == [
-        "format", "dataset", "model", "optimizer", "schedule", "regularization", "training", "tracking", "seed",
+        "format", "dataset", "model", "optimizer", "schedule", "regularization", "training", "tracking", "figures", "seed",
     ]  # fmt: skip
     for group in ("dataset", "model", "optimizer", "schedule", "regularization", "tracking"):
         assert next(iter(values[group])) == "name"
