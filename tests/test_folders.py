@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.config import compose
 from experiments.errors import InputError
 from experiments.ingredients import cache, holdout
 from experiments.ingredients.holdout import find_groups, hold_out
@@ -299,3 +300,25 @@ def test_eight_processes_decode_once(tmp_path: Path, home: Path) -> None:
     assert [child.exitcode for child in children] == [0] * 8
     assert (tmp_path / "count").read_bytes() == b"xx"  # train and test
     assert len(caches(home)) == 1
+
+
+def test_refused_pictures_leave_no_folder(home: Path, tmp_path: Path) -> None:
+    write_tree(tmp_path / "pictures", each=10)
+    (tmp_path / "pictures" / "a" / "p0_0.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="must be a readable image"):
+        read(tmp_path / "pictures")
+    assert not (home / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("abc", "must be a valid integer, received 'abc' (str)"),
+        ("[4]", "must have at least 2 items, received [4]"),
+        ("0", "must be greater than or equal to 1, received 0"),
+    ],
+)
+def test_a_wrong_size_is_told_once_and_by_its_key(given: str, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compose("dataset=files", "dataset.path=/x", f"dataset.image_size={given}")
+    assert str(caught.value) == f"dataset.image_size: {told}"

@@ -659,3 +659,12 @@ def test_same_plan_is_locked_for_others(planned: Planned, home: Path) -> None:
         pytest.fail("two hold it")
     with locked(made, home):
         pass
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_refused_sweep_leaves_no_folder_that_was_not_there(planned: Planned, home: Path, made_before: bool) -> None:
+    if made_before:
+        (home / "multirun" / "other").mkdir(parents=True)
+    with pytest.raises(InputError), locked(planned("seed=0,1"), home):
+        raise InputError("a layer has no such argument")
+    assert [path.name for path in home.rglob("*")] == (["multirun", "other"] if made_before else [])

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,33 @@ def test_synchronising_again_doubles_nothing(record: Record, config: RunConfig, 
     assert artifacts(record, store) == files
     assert len(read(record, store).inputs.dataset_inputs) == 1
     assert read(record, store).info.status == "FINISHED"
+
+
+def test_run_that_was_killed_after_its_evaluation_has_its_final_metrics_once(
+    record: Record, config: RunConfig, store: Path
+) -> None:
+    """Its planner calls it failed and mirrors it; then it goes on, and ends some seconds later."""
+    finish(record, "failed", seconds=11.0)
+    tracking.synchronise(record, config, store)
+    assert "test/accuracy" not in read(record, store).data.metrics
+    record.write(state="running")
+    mirrored(record, config, store)
+    assert [len(histories(record, store)[name]) for name in ("test/accuracy", "train/loss")] == [1, 3]
+
+
+def test_metrics_that_the_store_has_under_another_time_are_not_doubled(
+    record: Record, config: RunConfig, store: Path
+) -> None:
+    mirrored(record, config, store)
+    before = histories(record, store)
+    record.write(state="running")
+    again = tracking.start_mirror(record, config, store)
+    assert again
+    for row in ROWS:
+        again.log_epoch(replace(row, seconds=9.0))
+    finish(record, seconds=99.0)
+    again.close()
+    assert histories(record, store) == before
 
 
 def test_synchronising_later_gives_the_same_as_mirroring(

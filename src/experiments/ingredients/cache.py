@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from experiments.archives import UNREADABLE
 from experiments.bounded import read_json, size
+from experiments.directories import made
 from experiments.errors import InputError
 from experiments.ingredients.decoding import decode, find_shape, tell_all
 from experiments.ingredients.resizing import Target
@@ -64,8 +65,7 @@ def decoded(
     if found is not None:
         return found
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_suffix(".lock")):
+        with made(folder.parent), _alone(folder.with_suffix(".lock")):
             return _open(folder) or _make(folder, parts, target, skip_bad=skip_bad)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None

@@ -42,6 +42,7 @@ STATUS = {
     RunState.PAUSED: "SCHEDULED",
 }
 LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is in the tags
+EVERY_EPOCH = "learning_rate"  # a metric that each epoch has, and nothing else
 PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
 FILES = (
     files.CONFIG, files.RECORD, files.HISTORY, files.ENVIRONMENT,
@@ -155,6 +156,7 @@ class _Run:
         self.record, self.config, self.home = record, config, home
         self.client: Any = None
         self.run_id = ""
+        self._epochs: set[int] = set()  # that the store has already
 
     def open(self) -> None:
         """Finds the run or creates it, with parameters and tags."""
@@ -164,7 +166,10 @@ class _Run:
         name = tracking.experiment if isinstance(tracking, MLflowTracking) else "experiments"
         experiment = prepare_store(self.home, name)
         self.client = connect(self.home)
-        self.run_id = self._existing() or self._create(experiment)
+        found = self._existing()
+        self.run_id = found or self._create(experiment)
+        if found:  # an epoch that was trained again has another time, and would be doubled
+            self._epochs = {metric.step for metric in self.client.get_metric_history(found, EVERY_EPOCH)}
         with contextlib.suppress(Exception):  # of an earlier attempt, if there is one
             self.client.delete_tag(self.run_id, "error")
         self.record.write(mlflow=self.record.mlflow.model_copy(update={"run_id": self.run_id, "synced": False}))
@@ -200,6 +205,8 @@ class _Run:
         """All numbers of one epoch in one batch, at a time that follows from the history alone."""
         from mlflow.entities import Metric
 
+        if row.epoch in self._epochs:
+            return
         at = int((self.record.started_at + timedelta(seconds=elapsed_seconds)).timestamp() * 1000)
         values = captions.epoch_metrics(row)
         self.client.log_batch(self.run_id, metrics=[Metric(k, v, at, row.epoch) for k, v in values.items()])
@@ -213,7 +220,8 @@ class _Run:
         # MLflow draws bars for what has only step 0. What has a curve ends with the value of the finished model, which
         # is not the last epoch's where the best weights were restored.
         last = record.rows[-1].columns() if record.rows else {}
-        final = {k: v for k, v in captions.final_metrics(record).items() if last.get(k) != v}
+        known = self.client.get_run(self.run_id).data.metrics  # of a process that was killed before it could say so
+        final = {k: v for k, v in captions.final_metrics(record).items() if v not in (last.get(k), known.get(k))}
         tags = captions.tags(record) | {captions.NOTE: captions.run_note(record)}
         self.client.log_batch(
             self.run_id,
