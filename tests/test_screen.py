@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conftest import environment
+from experiments import screen
 from experiments.console import Screen
 from experiments.screen import PlainFormatter, one_line, printable, say, without_login
 
