@@ -26,8 +26,18 @@ class Size(NamedTuple):
 
 def size_of(model: keras.Model) -> Size:
     """The size of a network, which may have been made in `nothing_allocated`."""
-    outputs = (math.prod(layer.output.shape[1:]) for layer in model.layers)
-    return Size(sum(math.prod(weights.shape) for weights in model.weights), sum(outputs))
+    return Size(sum(math.prod(weights.shape) for weights in model.weights), sum(_outputs(model)))
+
+
+def _outputs(model: keras.Model) -> Iterator[int]:
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _outputs(layer)
+        else:
+            for output in keras.tree.flatten(getattr(layer, "output", ())):
+                yield math.prod(side or 1 for side in output.shape[1:])
 
 
 @contextmanager
