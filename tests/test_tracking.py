@@ -246,6 +246,21 @@ def test_metrics_that_the_store_has_under_another_time_are_not_doubled(
     assert histories(record, store) == before
 
 
+def test_run_whose_id_was_not_noted_before_a_kill_is_found_again(
+    record: Record, config: RunConfig, store: Path
+) -> None:
+    run_id = mirrored(record, config, store).info.run_id
+    record.write(lease=2, mlflow=record.mlflow.model_copy(update={"run_id": None, "synced": False}))
+    assert tracking.synchronise(record, config, store) == run_id
+
+
+def test_parent_whose_id_was_not_noted_before_a_kill_is_found_again(config: RunConfig, store: Path) -> None:
+    directory = store / "it's mine" / "killed"
+    first = tracking.open_sweep(directory, config, store, None, ["seed"], is_new=True)
+    assert tracking.open_sweep(directory, config, store, None, ["seed"]) == first
+    assert tracking.open_sweep(directory, config, store, None, ["seed"], is_new=True) != first
+
+
 def test_synchronising_later_gives_the_same_as_mirroring(
     record: Record, config: RunConfig, untracked: RunConfig, store: Path
 ) -> None:

@@ -166,7 +166,7 @@ class _Run:
         name = tracking.experiment if isinstance(tracking, MLflowTracking) else "experiments"
         experiment = prepare_store(self.home, name)
         self.client = connect(self.home)
-        found = self._existing()
+        found = self._existing(experiment)
         self.run_id = found or self._create(experiment)
         if found:  # an epoch that was trained again has another time, and would be doubled
             self._epochs = {metric.step for metric in self.client.get_metric_history(found, EVERY_EPOCH)}
@@ -183,21 +183,29 @@ class _Run:
             tags[captions.SWEEPS] = captions.with_sweep(kept.tags.get(captions.SWEEPS), self.record.sweep)
         self.client.log_batch(self.run_id, params=parameters, tags=[RunTag(*tag) for tag in tags.items()])
 
-    def _existing(self) -> str | None:
+    def _existing(self, experiment: str) -> str | None:
         if self.record.mlflow.run_id is None:
-            return None
+            return self._unnoted(experiment) if self.record.lease > 1 else None
         with contextlib.suppress(Exception):  # another store, or deleted there: it gets a new run
             run = self.client.get_run(self.record.mlflow.run_id)
             return str(run.info.run_id) if run.info.lifecycle_stage == "active" else None
         return None
 
+    def _unnoted(self, experiment: str) -> str | None:
+        """The run that an earlier process created, and was killed before it could note its id."""
+        found = _find(self.client, experiment, "run_directory", self.record.directory)
+        return found.info.run_id if found and found.info.start_time == self._started else None
+
+    @property
+    def _started(self) -> int:
+        return int(self.record.started_at.timestamp() * 1000)
+
     def _create(self, experiment: str) -> str:
-        started = int(self.record.started_at.timestamp() * 1000)
         run = self.client.create_run(
             experiment,
-            start_time=started,
+            start_time=self._started,
             run_name=captions.run_name(self.record),
-            tags=captions.first_tags(self.record),
+            tags=captions.first_tags(self.record) | {"run_directory": str(self.record.directory)},
         )
         return str(run.info.run_id)
 
@@ -363,7 +371,9 @@ def _synchronise(record: Record, config: RunConfig, home: Path) -> str:
     return run.run_id
 
 
-def open_sweep(directory: Path, config: RunConfig, home: Path, run_id: str | None, varied: Sequence[str]) -> str | None:
+def open_sweep(
+    directory: Path, config: RunConfig, home: Path, run_id: str | None, varied: Sequence[str], *, is_new: bool = False
+) -> str | None:
     """Creates the parent run of a sweep, or opens it again, and a view of its runs; None where there is no store.
 
     To be called once, before the workers write. `varied` are the short names of what differs between the runs.
@@ -374,14 +384,18 @@ def open_sweep(directory: Path, config: RunConfig, home: Path, run_id: str | Non
         home: folder of MLflow's store; not used where `$MLFLOW_TRACKING_URI` is set.
         run_id: of the parent run that an earlier start made; a new one is made for None, or where the store lacks it.
         varied: become columns of the view; may be empty.
+        is_new: the sweep was not begun before; otherwise the parent run is looked for where `run_id` is None.
     """
     if not isinstance(config.tracking, MLflowTracking):
         return None
     try:
         experiment = prepare_store(home, config.tracking.experiment)
         client = connect(home)
+        if run_id is None and not is_new and (unnoted := _find(client, experiment, "sweep_directory", directory)):
+            run_id = unnoted.info.run_id
         if not (run_id and _is_active(client, run_id)):  # another store, or deleted there: it gets a new run
-            run_id = client.create_run(experiment, run_name=directory.name, tags={"kind": "sweep"}).info.run_id
+            tags = {"kind": "sweep", "sweep_directory": str(directory)}
+            run_id = client.create_run(experiment, run_name=directory.name, tags=tags).info.run_id
         client.update_run(run_id, status="RUNNING")
         client.set_tag(run_id, "sweep_directory", str(directory))
         _offer_view(client, experiment, directory.name, varied)
@@ -389,6 +403,15 @@ def open_sweep(directory: Path, config: RunConfig, home: Path, run_id: str | Non
     except Exception as error:
         log.warning("MLflow cannot be reached (%s); the sweep runs without it", first_line(error))
         return None
+
+
+def _find(client: Any, experiment: str, tag: str, directory: Path) -> Any | None:
+    """The newest run with a directory as its tag."""
+    quote = '"' if "'" in str(directory) else "'"
+    with contextlib.suppress(Exception):  # it has both kinds of quotes in its name
+        found = client.search_runs([experiment], f"tags.{tag} = {quote}{directory}{quote}", max_results=1)
+        return found[0] if found else None
+    return None
 
 
 def _is_active(client: Any, run_id: str) -> bool:
@@ -428,7 +451,9 @@ def close_sweep(
     at = int(files.now().timestamp() * 1000)
     try:
         client = connect(home)
-        metrics = [Metric(f"jobs/{state}", float(count), at, 0) for state, count in counts.items()]
+        known = client.get_run(run_id).data.metrics  # of a planner that was killed at its end
+        told = {f"jobs/{state}": float(count) for state, count in counts.items()}
+        metrics = [Metric(key, value, at, 0) for key, value in told.items() if known.get(key) != value]
         client.log_batch(run_id, metrics=metrics, tags=[RunTag(captions.NOTE, captions.sweep_note(directory))])
         for record, varied in reused:
             _adopt(client, record, directory.name, varied)

@@ -34,7 +34,8 @@ def open_parent(sweep: Sweep) -> str | None:
     with suppress(ValueError, TypeError, KeyError, InputError):
         earlier = _read_note(sweep)["mlflow_run_id"]
     plan = sweep.plan
-    parent = tracking.open_sweep(sweep.place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied)
+    place = sweep.place
+    parent = tracking.open_sweep(place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied, is_new=place.is_new)
     _note(sweep, parent or earlier, closed=False)
     return parent
 
