@@ -151,13 +151,46 @@ def look(run: Path) -> None:
     told.append(record.predictions)
 
 
-KINDS = {"archives": archive, "pictures": pictures, "configs": configs, "overrides": overrides, "runs": runs}
+def models(chance: random.Random, folder: Path) -> tuple[Callable[[], Any], str]:
+    """A saved model, its description or its weights damaged; TensorFlow starts for the first."""
+    from experiments.results.saved_model import open_model
+
+    if not MODEL:
+        MODEL.append(saved_model(folder / "tmp"))
+    path = folder / "model.keras"
+    path.write_bytes(MODEL[0])
+    if chance.random() < 0.2:
+        mutations.mangle_file(path, chance)
+    else:
+        path.write_bytes(mutations.mangle_model(MODEL[0], chance))
+    return lambda: open_model(path), ""
+
+
+def saved_model(folder: Path) -> bytes:
+    from experiments.config import compose
+    from experiments.ingredients.normalisation import as_keras
+    from experiments.training import runtime
+
+    config = compose("model=cnn", "model.filters=[2]", "training.threads=1")
+    with runtime.quiet():
+        runtime.prepare(config.training)
+        as_keras(config.model.build((8, 8, 1), 10, config.regularization)).save(folder / "model.keras")
+    data = (folder / "model.keras").read_bytes()
+    (folder / "model.keras").unlink()
+    return data
+
+
+KINDS = {
+    "archives": archive, "pictures": pictures, "configs": configs, "overrides": overrides, "runs": runs,
+    "models": models,
+}  # fmt: skip
 
 # What it is made of.
 
 KEYS: list[str] = []
 OPTIONS: dict[str, list[str]] = {}
 CONFIGS: list[bytes] = []
+MODEL: list[bytes] = []
 PLAN = ("seed=0,1", "model=linear", "dataset=digits", "training.epochs=1")
 SWEEP = Path()
 

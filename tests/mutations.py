@@ -219,6 +219,20 @@ def mangle_archive(data: bytes, chance: random.Random) -> bytes:
     return packed.getvalue()
 
 
+def mangle_model(data: bytes, chance: random.Random) -> bytes:
+    """A `model.keras` with its description or its weights changed."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = chance.choice(("config.json", "model.weights.h5", "model.weights.h5"))
+    mangle = mangle_json if name == "config.json" and chance.random() < 0.7 else mangle_bytes
+    members[name] = mangle(members[name], chance)
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for each, content in members.items():
+            archive.writestr(each, content)
+    return packed.getvalue()
+
+
 # Pictures.
 
 

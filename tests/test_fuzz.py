@@ -11,7 +11,14 @@ import commands
 from conftest import environment
 
 HERE = Path(__file__).parent
-CASES = {"archives": 100, "pictures": 130, "configs": 170, "overrides": 30, "runs": 80}  # 25 s of one core
+CASES = {
+    "archives": 100,
+    "pictures": 130,
+    "configs": 170,
+    "overrides": 30,
+    "runs": 80,
+    "models": 10,
+}  # half a minute of one core
 MANY = 10  # times as many, of other seeds
 
 
