@@ -239,7 +239,7 @@ def test_other_content_size_or_fit_is_decoded_again(tmp_path: Path, home: Path) 
     assert len(caches(home)) == 4
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "meta", "remains"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "meta", "remains", "pipe", "other files", "floats"])
 def test_a_damaged_cache_is_made_again(tmp_path: Path, home: Path, damage: str) -> None:
     root = write_tree(tmp_path / "tree")
     expected = read(root).arrays.x_train.tobytes()
@@ -251,6 +251,13 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, home: Path, damage: str) 
         (folder / "test.npy").unlink()
     elif damage == "meta":
         (folder / "pictures.json").write_text("[1]")
+    elif damage == "pipe":
+        (folder / "test.npy").unlink()
+        os.mkfifo(folder / "test.npy")
+    elif damage == "other files":
+        (folder / "pictures.json").write_text((folder / "pictures.json").read_text().replace("[0,", "[9999,"))
+    elif damage == "floats":
+        np.save(folder / "train.npy", np.load(folder / "train.npy").astype(float))
     else:
         folder.rename(folder.with_name(f"{name}.1.part"))
     assert read(root).arrays.x_train.tobytes() == expected
