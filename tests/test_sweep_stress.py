@@ -123,7 +123,8 @@ def assert_nothing_is_left(home: Path, sweep: Path) -> None:
     """No lock, no lease, no draft, no output beside its log."""
     names = [path.relative_to(home).as_posix() for path in home.rglob("*")]
     passing = [name for name in names if re.search(r"/\.(?!hydra$|locks$)[^/]*$|/lease-|^\.|-(wal|shm|journal)$", name)]
-    assert passing == [], passing
+    assert passing == []
+    assert list((home / "multirun" / ".locks").iterdir()) == []
     assert not any((sweep / str(job) / "checkpoint").exists() for job in range(3))
 
 
