@@ -56,9 +56,6 @@ class Answer(NamedTuple):
     err: str
 
 
-Case = Callable[[random.Random, Path], tuple[Callable[[], Any], frozenset[int], str]]
-
-
 def begin(*_: Any, **__: Any) -> Any:
     raise Began
 

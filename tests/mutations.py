@@ -46,6 +46,8 @@ WORDS = (
     "9" * 400, "{_target_:os.system}", "!!python/name:os.system", "é", "[[[[[[[[[[[[]]]]]]]]]]]]",
 )  # fmt: skip
 
+PLAIN = ("1", "1", "2", "2", "3", "0.5", "0.5", "0.1", "5e-1", "none", "[1]", "[2,3]")
+
 
 # Values.
 
@@ -320,13 +322,13 @@ def mangle_file(path: Path, chance: random.Random) -> None:
 
 def draw_overrides(keys: list[str], groups: dict[str, list[str]], chance: random.Random) -> list[str]:
     """One to three arguments, most of them wrong: keys, options, flags, anything."""
-    return [draw_override(keys, groups, chance) for _ in range(chance.randint(1, 3))]
+    return [draw_override(keys, groups, chance) for _ in range(chance.choice((1, 1, 1, 2, 3)))]
 
 
 def draw_override(keys: list[str], groups: dict[str, list[str]], chance: random.Random) -> str:
     drawn = chance.random()
     if drawn < 0.5:
-        return f"{chance.choice(('', '', '', '+', '++', '~'))}{chance.choice(keys)}={chance.choice(WORDS)}"
+        return f"{chance.choice(('', '', '', '+', '++', '~'))}{chance.choice(keys)}={chance.choice((*WORDS, *PLAIN))}"
     if drawn < 0.65:
         group = chance.choice(list(groups))
         return f"{group}={chance.choice((*groups[group], *WORDS))}"

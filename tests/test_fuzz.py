@@ -28,7 +28,7 @@ def faults_of(kind: str, first: int, count: int, home: Path) -> list[str]:
     last = ended.stdout.splitlines()[-1] if ended.stdout else ""
     assert ended.returncode == 0, f"{last}: hangs, or ended the process\n{ended.stderr}"
     told = json.loads(last)
-    assert set(told["codes"]) >= {"0", "2"}, "all are refused, or none"
+    assert set(told["codes"]) >= {"0", "2"}, "all are refused, or none is"
     found: list[str] = told["faults"]
     return found
 
