@@ -73,12 +73,13 @@ def test_epoch_begins_with_the_metric_that_runs_are_chosen_by() -> None:
 
 
 def test_final_metrics_of_training_are_apart_from_its_curve(tmp_path: Path) -> None:
-    final = captions.final_metrics(write_record(tmp_path / "run", metrics=METRICS))
+    final = captions.final_metrics(write_record(tmp_path / "run", metrics=METRICS, state="finished"))
     assert final["train/final_accuracy"] == 0.9923
     assert "train/accuracy" not in final
     assert final["parameters"] == 7850
     assert len(final) == len(METRICS) + 1
-    assert captions.final_metrics(write_record(tmp_path / "unfinished")) == {}
+    for metrics in ({}, METRICS):  # those of a run that was killed between its evaluation and its end
+        assert captions.final_metrics(write_record(tmp_path / f"unfinished-{len(metrics)}", metrics=metrics)) == {}
 
 
 def test_note_of_a_run_says_how_good_it_is_and_how_to_repeat_it(tmp_path: Path) -> None:

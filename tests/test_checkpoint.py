@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -143,6 +144,24 @@ def spoil_the_number(directory: Path) -> None:
     (directory / "epoch-00003.json").write_text(json.dumps(note | {"format": "x"}))
 
 
+def deepen_the_rows(directory: Path) -> None:
+    sign(directory, rows=np.frombuffer(b"[" * 100_000, np.uint8))
+
+
+def outgrow_the_model(directory: Path) -> None:
+    sign(directory, **{f"best/{i:05d}": np.zeros(5_000_000) for i in range(3)})
+
+
+def open_a_pipe(directory: Path) -> None:
+    path = directory / "epoch-00003.npz"
+    path.unlink()
+    os.mkfifo(path)
+
+
+def grow_beyond_the_memory(directory: Path) -> None:
+    os.truncate(directory / "epoch-00003.npz", 10**14)
+
+
 def lose_what_decides(directory: Path) -> None:
     without(directory, "validation_cross_entropy")
 
@@ -153,8 +172,15 @@ def without(directory: Path, name: str) -> None:
     with np.load(path) as loaded:
         arrays = dict(loaded)
     rows = [{k: v for k, v in row.items() if k != name} for row in json.loads(arrays["rows"].tobytes())]
-    arrays["rows"] = np.frombuffer(json.dumps(rows).encode(), np.uint8)
-    np.savez(path, **arrays)
+    sign(directory, rows=np.frombuffer(json.dumps(rows).encode(), np.uint8))
+
+
+def sign(directory: Path, **changes: Any) -> None:
+    """Changes arrays of the newest checkpoint, and the digest with them."""
+    path = directory / "epoch-00003.npz"
+    with np.load(path) as loaded:
+        arrays = dict(loaded)
+    np.savez(path, **(arrays | changes))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     (directory / "epoch-00003.json").write_text(json.dumps({"digest": digest}))
 
@@ -163,7 +189,7 @@ def without(directory: Path, name: str) -> None:
     "damage",
     [
         truncate, flip_a_bit, lose_the_arrays, cut_the_note, empty_the_note, never_write_the_note, spoil_the_number,
-        lose_what_decides,
+        lose_what_decides, deepen_the_rows, outgrow_the_model, open_a_pipe, grow_beyond_the_memory,
     ],
 )  # fmt: skip
 def test_damaged_checkpoint_falls_back_to_the_one_before(
@@ -174,6 +200,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(
 
     config, directory = interrupted
     damage(directory)
+    assert len(Checkpoints(directory).rows()) in (2, 3)
     trainer = loop.build(config, small_data)
     state = Checkpoints(directory).restore(trainer.model)
     assert len(state.rows) == 2

@@ -33,6 +33,8 @@ from experiments.errors import InputError
         (["--config-name=nothing"], "nothing"),
         (["--config-path=/nonexistent"], "/nonexistent/config.yaml: cannot be read (No such file or directory)"),
         (["--config-path=" + "x" * 5000], "cannot be read (File name too long)"),
+        (["--shell-completion"], "--shell-completion: must be followed by install=SHELL"),
+        (["--shell-completion", "install=["], "received install=["),
         (["--experimental-rerun=x"], "--experimental-rerun: would open a pickle"),
         (["seed"], "seed: is not `key=value` in Hydra's grammar"),
         (["+hydra.callbacks.x._target_=no.such.thing"], "no.such.thing"),

@@ -237,3 +237,10 @@ def test_modules_in_a_run_are_not_pythons_either(stranger: Path, home: Path) -> 
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert json.dumps(yaml.safe_load(done.stdout)["model"]) == json.dumps(CONFIG["model"])
+
+
+@pytest.mark.parametrize("key", ["model." + "x" * 5000, "model/" + "x" * 5000, "optimizer=" + "x" * 5000])
+def test_what_is_too_long_for_a_name_is_no_option(key: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compose(key if "=" in key else f"{key}=1")
+    assert len(str(caught.value)) < 12_000

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 import yaml
 
+import commands
 from conftest import SMALL, environment, started
 from experiments import figures
 from experiments.config import compose
@@ -291,3 +293,34 @@ def test_title_of_a_damaged_config_is_what_is_left(home: Path) -> None:
     run = write_run(home / "outputs" / "r", None)
     (run.directory / files.CONFIG).write_text("model: 3\noptimizer: {name: sgd}\n")
     assert drawing.title_of(records.load(run.directory)) == "sgd"
+
+
+# settings
+
+
+HOSTILE = {
+    "text.usetex": True,
+    "axes.grid": True,
+    "font.size": 30.0,
+    "savefig.transparent": True,
+    "lines.linewidth": 9.0,
+}
+
+
+def test_settings_of_matplotlib_change_no_figure_and_stay_as_they_are(run: Record) -> None:
+    images = of_data(DIGITS.load())
+    drawing.draw(run, images)
+    before = {path.name: path.read_bytes() for path in (run.directory / "figures").iterdir()}
+    with matplotlib.rc_context(HOSTILE):
+        assert drawing.draw(run, images).failed == ()
+        assert {name: matplotlib.rcParams[name] for name in HOSTILE} == HOSTILE
+    assert {path.name: path.read_bytes() for path in (run.directory / "figures").iterdir()} == before
+
+
+def test_matplotlibrc_of_the_current_folder_runs_no_module(tmp_path: Path) -> None:
+    (tmp_path / "trap.py").write_text("open('sprung', 'w')")
+    (tmp_path / "matplotlibrc").write_text("backend: module://trap\nno setting: \x1b[31m\n")
+    code = "from experiments.entrance import exit_with; exit_with(lambda: __import__('matplotlib.pyplot') and 0)"
+    ended = commands.run(["-c", code], env=environment(tmp_path), cwd=tmp_path, fork=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert not (tmp_path / "sprung").exists()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.config import compose
 from experiments.errors import InputError
 from experiments.ingredients import cache, holdout
 from experiments.ingredients.holdout import find_groups, hold_out
@@ -238,7 +239,7 @@ def test_other_content_size_or_fit_is_decoded_again(tmp_path: Path, home: Path) 
     assert len(caches(home)) == 4
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "meta", "remains"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "meta", "remains", "pipe", "other files", "floats"])
 def test_a_damaged_cache_is_made_again(tmp_path: Path, home: Path, damage: str) -> None:
     root = write_tree(tmp_path / "tree")
     expected = read(root).arrays.x_train.tobytes()
@@ -250,6 +251,13 @@ def test_a_damaged_cache_is_made_again(tmp_path: Path, home: Path, damage: str) 
         (folder / "test.npy").unlink()
     elif damage == "meta":
         (folder / "pictures.json").write_text("[1]")
+    elif damage == "pipe":
+        (folder / "test.npy").unlink()
+        os.mkfifo(folder / "test.npy")
+    elif damage == "other files":
+        (folder / "pictures.json").write_text((folder / "pictures.json").read_text().replace("[0,", "[9999,"))
+    elif damage == "floats":
+        np.save(folder / "train.npy", np.load(folder / "train.npy").astype(float))
     else:
         folder.rename(folder.with_name(f"{name}.1.part"))
     assert read(root).arrays.x_train.tobytes() == expected
@@ -270,7 +278,7 @@ def test_a_full_disk_and_a_closed_home_are_told(tmp_path: Path, home: Path, monk
         with pytest.raises(InputError, match=r"has 1 bytes free; 120 decoded pictures need 1.9 kB$"):
             read(root)
     assert caches(home) == []
-    shutil.rmtree(home / "cache")
+    assert not (home / "cache").exists()
     (home / "cache").write_text("a file in the way")
     with pytest.raises(InputError, match=r"cache/pictures/\w+: cannot be written \(.*\)$"):
         read(root)
@@ -299,3 +307,25 @@ def test_eight_processes_decode_once(tmp_path: Path, home: Path) -> None:
     assert [child.exitcode for child in children] == [0] * 8
     assert (tmp_path / "count").read_bytes() == b"xx"  # train and test
     assert len(caches(home)) == 1
+
+
+def test_refused_pictures_leave_no_folder(home: Path, tmp_path: Path) -> None:
+    write_tree(tmp_path / "pictures", each=10)
+    (tmp_path / "pictures" / "a" / "p0_0.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="must be a readable image"):
+        read(tmp_path / "pictures")
+    assert not (home / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("abc", "must be a valid integer, received 'abc' (str)"),
+        ("[4]", "must have at least 2 items, received [4]"),
+        ("0", "must be greater than or equal to 1, received 0"),
+    ],
+)
+def test_a_wrong_size_is_told_once_and_by_its_key(given: str, told: str) -> None:
+    with pytest.raises(InputError) as caught:
+        compose("dataset=files", "dataset.path=/x", f"dataset.image_size={given}")
+    assert str(caught.value) == f"dataset.image_size: {told}"

@@ -53,7 +53,8 @@ def test_configs_compose_from_many_threads() -> None:
 @pytest.mark.parametrize(
     "override",
     [
-        "hydra.run.dir=x", "hydra.sweep.dir=x", "hydra.sweep.subdir=x", "hydra.output_subdir=x", "hydra.job.chdir=true",
+        "hydra.run.dir=x", "hydra.sweep.dir=x", "hydra.sweep.subdir=x", "hydra.output_subdir=x", "hydra.output_subdir=",
+        "hydra.job.chdir=true",
         "hydra.job.name=x", "+hydra.job.env_set.X=1", "hydra.verbose=true", "hydra.verbose=[a]",
         "hydra/job_logging=default", "hydra.job_logging.root={level: INFO}", "hydra/launcher=basic",
         "hydra/launcher=joblib", "hydra/sweeper=basic", "hydra/sweeper=optuna", "hydra.launcher=null",

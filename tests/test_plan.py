@@ -611,7 +611,9 @@ def test_sweep_is_closed_when_nothing_is_left_to_do(
     sweep = Sweep(made, place, statuses, None, home, Console(file=io.StringIO()), parent="p" * 32)
     ends = []
     monkeypatch.setattr(finalize, "_compare", lambda _: [])
-    monkeypatch.setattr(finalize.tracking, "close_sweep", lambda *_, status, **__: ends.append(status) or mirrored)
+    monkeypatch.setattr(
+        finalize.tracking_sweep, "close_sweep", lambda *_, status, **__: ends.append(status) or mirrored
+    )
     monkeypatch.setattr(finalize.tables, "ended", lambda *_: [{"job": "0"}])
     assert finalize.finish(sweep, asked=asked) == code
     assert ends == [parent_is]
@@ -626,7 +628,9 @@ def test_parent_run_is_remembered_while_the_store_is_away(
     sweep = Sweep(made, find_place(made, home), [], None, home, Console(file=io.StringIO()))
     asked_for = []
     for answer in ("p" * 32, None, "p" * 32):
-        monkeypatch.setattr(finalize.tracking, "open_sweep", lambda *given, a=answer: asked_for.append(given[3]) or a)
+        monkeypatch.setattr(
+            finalize.tracking_sweep, "open_sweep", lambda *given, a=answer, **_: asked_for.append(given[3]) or a
+        )
         assert finalize.open_parent(sweep) == answer
     assert asked_for == [None, "p" * 32, "p" * 32]
 
@@ -659,3 +663,12 @@ def test_same_plan_is_locked_for_others(planned: Planned, home: Path) -> None:
         pytest.fail("two hold it")
     with locked(made, home):
         pass
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_refused_sweep_leaves_no_folder_that_was_not_there(planned: Planned, home: Path, made_before: bool) -> None:
+    if made_before:
+        (home / "multirun" / "other").mkdir(parents=True)
+    with pytest.raises(InputError), locked(planned("seed=0,1"), home):
+        raise InputError("a layer has no such argument")
+    assert [path.name for path in home.rglob("*")] == (["multirun", "other"] if made_before else [])

@@ -325,8 +325,9 @@ def test_no_match_says_what_was_looked_for(text: str, several: Path) -> None:
 
 
 def test_empty_name_names_nothing(several: Path) -> None:
-    with pytest.raises(InputError):
-        lookup.find("", several)
+    for name in ("", " "):
+        with pytest.raises(InputError, match="received nothing"):
+            lookup.find(name, several)
 
 
 def test_damaged_neighbour_does_not_hide_a_run(several: Path) -> None:

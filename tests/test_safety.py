@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import resource
 import subprocess
 import zipfile
 from argparse import Namespace
@@ -207,7 +208,7 @@ def test_pickled_checkpoint_is_refused(
     (tmp_path / "epoch-00001.json").write_text(json.dumps({"digest": hashlib.sha256(content).hexdigest()}))
     assert Checkpoints(tmp_path).restore(loop.build(config, data).model).rows == []
     (message,) = [message for message in caplog.messages if "cannot be used" in message]
-    assert "epoch-00001.json: cannot be used (Object arrays cannot be loaded" in message
+    assert "object arrays cannot be loaded" in message
 
 
 def test_checkpoint_of_another_network_is_refused(tensorflow: Any, tmp_path: Path) -> None:
@@ -294,9 +295,97 @@ def test_piece_that_no_config_can_name_is_refused(piece: dict[str, Any], model_f
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"])
 def test_file_that_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read as a Keras model") as caught:
+    with pytest.raises(InputError, match="must be readable as a Keras model, received") as caught:
         saved_model.open_model(tmp_path / "model.keras")
     one_line(caught)
+
+
+def test_pipe_in_the_place_of_a_model_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.keras")
+    with pytest.raises(InputError, match="must be a regular file, received a pipe"):
+        saved_model.open_model(tmp_path / "model.keras")
+
+
+def test_model_larger_than_its_weights_is_not_built(model_file: Path) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rewrite(model_file, lambda layers: layers[-1]["config"].update(units=10**9))
+    with pytest.raises(InputError, match=r"has 785,000,000,000 parameters, and \d+ kB of weights") as caught:
+        saved_model.open_model(model_file)
+    one_line(caught)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000
+
+
+def test_model_whose_layers_give_out_more_than_the_memory_holds_is_not_built(model_file: Path) -> None:
+    pixels: dict[str, Any] = {"batch_shape": [None, 10**7, 10**7, 1]}
+    rewrite(model_file, lambda layers: layers[0]["config"].update(pixels))
+    with pytest.raises(InputError) as caught:
+        saved_model.open_model(model_file)
+    assert "of weights" in one_line(caught)  # the classifier's
+
+
+def repack(path: Path, content: dict[str, bytes]) -> None:
+    """Changes members of a `model.keras`; empty: leaves them out."""
+    with zipfile.ZipFile(path) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in (held | content).items():
+            if data:
+                archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({"assets/vocabulary": b"x"}, "holds beside"),
+        ({"model.weights.h5": b""}, "lacks"),
+        ({"config.json": b"[" * 5_000_000}, "a description of more than"),
+        ({"config.json": b"[" * 50_000 + b"]" * 50_000}, "at most 30 levels"),
+        ({"config.json": b"null"}, "must be readable as a Keras model"),
+        ({"config.json": b'{"class_name": ["Dense"], "module": {}}'}, "which no config can name"),
+        ({"model.weights.h5": b"no HDF5" * 10_000}, "must be readable as a Keras model"),
+    ],
+    ids=["assets", "no weights", "long", "deep", "nothing", "lists for names", "no HDF5"],
+)
+def test_archive_that_keras_has_not_written_is_refused(content: dict[str, bytes], told: str, model_file: Path) -> None:
+    repack(model_file, content)
+    with pytest.raises(InputError, match=told) as caught:
+        saved_model.open_model(model_file)
+    assert len(one_line(caught)) < 500
+
+
+def replace_weights(path: Path, change: Callable[[Any], None]) -> None:
+    """Changes what stands in the place of the classifier's kernel."""
+    import h5py
+
+    with zipfile.ZipFile(path) as archive:
+        buffer = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(buffer, "r+") as file:
+        variables = file["layers/dense/vars"]
+        del variables["0"]
+        change(variables)
+    repack(path, {"model.weights.h5": buffer.getvalue()})
+
+
+def link_outside(variables: Any) -> None:
+    import h5py
+
+    variables["0"] = h5py.ExternalLink("/etc/passwd", "/x")
+
+
+def read_outside(variables: Any) -> None:
+    variables.create_dataset("0", (784, 10), "f4", external=[("/etc/passwd", 0, 31360)])
+
+
+def grow(variables: Any) -> None:
+    variables.create_dataset("0", (10**6, 10**6), "f4", chunks=(1000, 1000), compression="gzip")
+
+
+@pytest.mark.parametrize("change", [link_outside, read_outside, grow])
+def test_weights_that_lie_elsewhere_or_nowhere_are_refused(change: Callable[[Any], None], model_file: Path) -> None:
+    replace_weights(model_file, change)
+    with pytest.raises(InputError, match="must be readable as a Keras model, received") as caught:
+        saved_model.open_model(model_file)
+    assert len(one_line(caught)) < 500
 
 
 def test_mirroring_a_strangers_model_says_why_not(stranger: Path, model_file: Path, home: Path) -> None:

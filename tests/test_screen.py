@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from conftest import environment
+from experiments import screen
 from experiments.console import Screen
 from experiments.screen import PlainFormatter, one_line, printable, say, without_login
 
@@ -144,3 +145,11 @@ def test_reader_of_a_table_that_is_gone_ends_nothing() -> None:
         screen = Screen(file=file)
         screen.print("a")
         screen.print("b")
+
+
+def test_very_long_message_keeps_its_beginning_and_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    screen.complain(f"model: {'x' * 5000}: no such option; valid: cnn")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) == screen.LONGEST_LINE + 3
+    assert line.startswith("model: xxx")
+    assert line.endswith("xxx: no such option; valid: cnn")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
+import re
 import signal
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from conftest import Command, started
@@ -16,6 +20,7 @@ from experiments.errors import InputError
 from experiments.results import lookup, records
 from test_sweep import (
     BASE,
+    ask_store,
     assert_nothing_runs,
     assert_store_agrees,
     digests,
@@ -83,3 +88,96 @@ def test_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path, seed: int) ->
     assert [job.mlflow.synced for job in jobs] == [True] * JOBS
     assert list((home / "multirun" / ".locks").iterdir()) == []
     assert_nothing_runs(home)
+
+
+# Very many kills. Each life of a sweep ends within seconds, by a signal at a moment and to a process that chance names.
+
+SHORT = ("seed=range(3)", "training.epochs=6")
+KILLS, PARTS, ROOM_SECONDS = 50, 5, 2.5  # of each part of the test; the time in which a life ends
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """The planner and all that it has started: the fork server, workers, what writes reports and mirrors runs."""
+    with suppress(psutil.Error):
+        planner = psutil.Process(pid)
+        return [planner, *planner.children(recursive=True)]
+    return []
+
+
+def kill_one(command: Command, chance: random.Random) -> bool:
+    """Kills a member of the family, the planner in half of all cases; False where the sweep had ended before."""
+    if command.process.poll() is not None:
+        return False
+    time.sleep(chance.uniform(0, ROOM_SECONDS))
+    members = family(command.process.pid)
+    if not members or command.process.poll() is not None:
+        return False
+    victim = members[0] if chance.random() < 0.5 else chance.choice(members)
+    with suppress(psutil.Error):
+        victim.kill()
+        return True
+    return False
+
+
+def assert_nothing_is_left(home: Path, sweep: Path) -> None:
+    """No lock, no lease, no draft, no output beside its log."""
+    names = [path.relative_to(home).as_posix() for path in home.rglob("*")]
+    passing = [name for name in names if re.search(r"/\.(?!hydra$|locks$)[^/]*$|/lease-|^\.|-(wal|shm|journal)$", name)]
+    assert passing == []
+    assert list((home / "multirun" / ".locks").iterdir()) == []
+    assert not any((sweep / str(job) / "checkpoint").exists() for job in range(3))
+
+
+def assert_nothing_is_doubled(home: Path, runs: int) -> None:
+    """MLflow has each run once, and each of its numbers; the final ones too."""
+    assert ask_store(home, "SELECT count(*) FROM runs") == [(runs,)]
+    twice = "SELECT key, step, value, count(*) FROM metrics GROUP BY run_uuid, key, step, value HAVING count(*) > 1"
+    assert ask_store(home, twice) == []
+    finals = "SELECT count(*) FROM metrics WHERE key = 'test/accuracy' AND step = 0 GROUP BY run_uuid"
+    assert ask_store(home, finals) == [(1,)] * 3
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, ...]]:
+    """The digests of a sweep that nobody disturbs."""
+    home = tmp_path_factory.mktemp("calm") / "home"
+    home.mkdir()
+    return digests(jobs_of(sweep_of(run_sweep(home, *SHORT))))
+
+
+def harass_to_the_end(home: Path, chance: random.Random) -> int:
+    """Starts a sweep again and again until it ends by itself; returns how often something of it was killed."""
+    kills = 0
+    for life in itertools.count():
+        # Every fourth is started as a user starts it, and is importing TensorFlow when it is killed.
+        with started(home, *BASE, *SHORT, fork=life % 4 != 0) as command:
+            while kill_one(command, chance):
+                kills += 1
+            ended = command.finish()
+        assert_nothing_runs(home)
+        if ended.code == 0:
+            break
+    return kills
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("part", range(PARTS))
+def test_sweeps_that_are_killed_very_often_end_like_an_undisturbed_one(
+    calm: dict[str, tuple[object, ...]], tmp_path: Path, part: int
+) -> None:
+    chance, kills = random.Random(part), 0
+    for number in itertools.count():
+        home = tmp_path / f"home-{number}"
+        home.mkdir()
+        kills += harass_to_the_end(home, chance)
+        sys.stdout.write(f"{home.name}: {kills} kills so far\n")
+        last = run_sweep(home, *SHORT)
+        assert (last.code, last.err) == (0, "")
+        jobs = jobs_of(sweep_of(last))
+        assert digests(jobs) == calm
+        assert_store_agrees(home, jobs)
+        assert_nothing_is_doubled(home, len(jobs) + 1)
+        assert_nothing_is_left(home, sweep_of(last))
+        assert_nothing_runs(home)
+        if kills >= KILLS:
+            break

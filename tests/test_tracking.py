@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 
 from conftest import epoch_row, write_record
 from experiments.config import RunConfig, compose
-from experiments.results import captions, files, records, tracking
+from experiments.results import captions, files, records, tracking, tracking_sweep
 from experiments.results.evaluation import Overfitting
 from experiments.results.files import EpochRow
 from experiments.results.records import Failure, Record
@@ -218,6 +219,48 @@ def test_synchronising_again_doubles_nothing(record: Record, config: RunConfig, 
     assert read(record, store).info.status == "FINISHED"
 
 
+def test_run_that_was_killed_after_its_evaluation_has_its_final_metrics_once(
+    record: Record, config: RunConfig, store: Path
+) -> None:
+    """Its planner calls it failed and mirrors it; then it goes on, and ends some seconds later."""
+    finish(record, "failed", seconds=11.0)
+    tracking.synchronise(record, config, store)
+    assert "test/accuracy" not in read(record, store).data.metrics
+    record.write(state="running")
+    mirrored(record, config, store)
+    assert [len(histories(record, store)[name]) for name in ("test/accuracy", "train/loss")] == [1, 3]
+
+
+def test_metrics_that_the_store_has_under_another_time_are_not_doubled(
+    record: Record, config: RunConfig, store: Path
+) -> None:
+    mirrored(record, config, store)
+    before = histories(record, store)
+    record.write(state="running")
+    again = tracking.start_mirror(record, config, store)
+    assert again
+    for row in ROWS:
+        again.log_epoch(replace(row, seconds=9.0))
+    finish(record, seconds=99.0)
+    again.close()
+    assert histories(record, store) == before
+
+
+def test_run_whose_id_was_not_noted_before_a_kill_is_found_again(
+    record: Record, config: RunConfig, store: Path
+) -> None:
+    run_id = mirrored(record, config, store).info.run_id
+    record.write(lease=2, mlflow=record.mlflow.model_copy(update={"run_id": None, "synced": False}))
+    assert tracking.synchronise(record, config, store) == run_id
+
+
+def test_parent_whose_id_was_not_noted_before_a_kill_is_found_again(config: RunConfig, store: Path) -> None:
+    directory = store / "it's mine" / "killed"
+    first = tracking_sweep.open_sweep(directory, config, store, None, ["seed"], is_new=True)
+    assert tracking_sweep.open_sweep(directory, config, store, None, ["seed"]) == first
+    assert tracking_sweep.open_sweep(directory, config, store, None, ["seed"], is_new=True) != first
+
+
 def test_synchronising_later_gives_the_same_as_mirroring(
     record: Record, config: RunConfig, untracked: RunConfig, store: Path
 ) -> None:
@@ -374,7 +417,7 @@ def test_mirror_leaves_nothing_in_the_current_directory(
 def opened(name: str, config: RunConfig, home: Path, run_id: str | None = None) -> Any:
     """The parent run of a sweep that varies optimizer and seed."""
     (home / "multirun" / name).mkdir(parents=True, exist_ok=True)
-    parent = tracking.open_sweep(home / "multirun" / name, config, home, run_id, ["optimizer", "seed"])
+    parent = tracking_sweep.open_sweep(home / "multirun" / name, config, home, run_id, ["optimizer", "seed"])
     assert parent
     return client(home).get_run(parent)
 
@@ -384,7 +427,7 @@ def test_sweep_has_a_run_of_its_own_with_counts_files_and_the_answer(config: Run
     assert (parent.info.run_name, parent.info.status, parent.data.tags["kind"]) == ("counted", "RUNNING", "sweep")
     directory = store / "multirun" / "counted"
     (directory / "report.md").write_text("# counted\n\n- **best**: adam\n")
-    tracking.close_sweep(parent.info.run_id, directory, store, {"done": 5, "failed": 1}, status="FAILED")
+    tracking_sweep.close_sweep(parent.info.run_id, directory, store, {"done": 5, "failed": 1}, status="FAILED")
     run = client(store).get_run(parent.info.run_id)
     assert run.info.status == "FAILED"
     assert run.data.metrics == {"jobs/done": 5, "jobs/failed": 1}
@@ -397,10 +440,10 @@ def test_sweep_has_a_run_of_its_own_with_counts_files_and_the_answer(config: Run
 def test_sweep_without_tracking_or_store_has_none(
     config: RunConfig, untracked: RunConfig, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tracking.open_sweep(store, untracked, store, None, []) is None
+    assert tracking_sweep.open_sweep(store, untracked, store, None, []) is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", NOWHERE)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    assert tracking.open_sweep(store, config, store, None, []) is None
+    assert tracking_sweep.open_sweep(store, config, store, None, []) is None
 
 
 def test_run_is_found_by_every_sweep_that_it_is_part_of(record: Record, config: RunConfig, store: Path) -> None:
@@ -410,7 +453,7 @@ def test_run_is_found_by_every_sweep_that_it_is_part_of(record: Record, config: 
     parent = opened("second", config, store).info.run_id
     ended = (parent, store / "multirun" / "second", store, {"done": 1})
     for _ in range(2):
-        tracking.close_sweep(*ended, status="FINISHED", reused=[(record, {"optimizer": "adam", "epochs": 3})])
+        tracking_sweep.close_sweep(*ended, status="FINISHED", reused=[(record, {"optimizer": "adam", "epochs": 3})])
         tracking.synchronise(record, config, store)
     experiment = [read(record, store).info.experiment_id]
     for sweep in ("first", "second"):
@@ -423,7 +466,7 @@ def test_run_is_found_by_every_sweep_that_it_is_part_of(record: Record, config: 
 def test_reused_run_that_is_not_in_the_store_is_no_mistake(record: Record, config: RunConfig, store: Path) -> None:
     parent = opened("alone", config, store).info.run_id
     directory = store / "multirun" / "alone"
-    tracking.close_sweep(parent, directory, store, {"done": 1}, status="FINISHED", reused=[(record, {"seed": 7})])
+    tracking_sweep.close_sweep(parent, directory, store, {"done": 1}, status="FINISHED", reused=[(record, {"seed": 7})])
     assert client(store).get_run(parent).info.status == "FINISHED"
 
 

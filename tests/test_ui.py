@@ -22,7 +22,7 @@ from PIL import Image
 
 from conftest import environment, epoch_row, write_record
 from experiments.config import compose
-from experiments.results import files, tracking
+from experiments.results import files, tracking, tracking_sweep
 from experiments.results.evaluation import Overfitting
 from experiments.results.records import MLflowState
 
@@ -135,7 +135,7 @@ def sweep_of_runs(home: Path) -> None:
     directory.mkdir(parents=True)
     small = ("dataset=digits", "model=linear")
     configs = [compose(*small, f"optimizer={name.split()[0]}", f"seed={name[-1]}") for name in RUNS]
-    parent = tracking.open_sweep(directory, configs[0], home, None, ["optimizer", "seed"])
+    parent = tracking_sweep.open_sweep(directory, configs[0], home, None, ["optimizer", "seed"])
     for job, (config, accuracy) in enumerate(zip(configs, RUNS.values(), strict=True)):
         record = write_record(
             directory / str(job), name=f"{SWEEP}/{job}", sweep=SWEEP, job=job,
@@ -150,7 +150,7 @@ def sweep_of_runs(home: Path) -> None:
         record.write(state="finished", seconds=9.0, epochs_run=3, metrics=metrics, overfitting=verdict)
         tracking.synchronise(record, config.with_threads(1), home)
     assert parent
-    tracking.close_sweep(parent, directory, home, {"done": len(RUNS)}, status="FINISHED")
+    tracking_sweep.close_sweep(parent, directory, home, {"done": len(RUNS)}, status="FINISHED")
 
 
 @pytest.fixture(scope="module")

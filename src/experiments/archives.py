@@ -93,7 +93,7 @@ def unpack_arrays(
     """
     import numpy as np
 
-    with _open_archive(file, where) as archive:
+    with open_archive(file, where) as archive:
         headers = _read_headers(archive, where, wanted)
         _require_room(archive, where, headers, most_bytes)
         arrays = {}
@@ -110,7 +110,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         InputError: as `read_arrays`, but for what only the arrays show.
     """
-    with open_file(path) as file, _open_archive(file, str(path)) as archive:
+    with open_file(path) as file, open_archive(file, str(path)) as archive:
         return _names(archive)
 
 
@@ -124,13 +124,22 @@ def read_array_headers(path: Path, wanted: Sequence[str] | None = None) -> dict[
     Raises:
         InputError: as `read_arrays`, but for what only reading shows.
     """
-    with open_file(path) as file, _open_archive(file, str(path)) as archive:
+    with open_file(path) as file, open_archive(file, str(path)) as archive:
         return _read_headers(archive, str(path), wanted)
 
 
 @contextmanager
-def _open_archive(file: BinaryIO, where: str) -> Iterator[zipfile.ZipFile]:
-    """Turns whatever damage shows inside into one line."""
+def open_archive(file: BinaryIO, where: str, what: str = "plain arrays") -> Iterator[zipfile.ZipFile]:
+    """Opens a zip archive, and turns whatever damage shows in the block into one line.
+
+    Args:
+        file: an open regular file, or `io.BytesIO`.
+        where: begins the message of an error.
+        what: it should hold, for that message.
+
+    Raises:
+        InputError: it is no whole archive, holds a name twice, or is packed in another way than NumPy and Keras do it.
+    """
     raw: Any = getattr(file, "raw", file)
     reader = _SmallReads(raw)
     try:
@@ -139,8 +148,8 @@ def _open_archive(file: BinaryIO, where: str) -> Iterator[zipfile.ZipFile]:
             yield archive
     except UNREADABLE as error:
         if str(error) == "File is not a zip file":
-            error = ValueError("must be a whole .npz (zip) archive, received something else, or it is cut off")
-        raise InputError(f"{where}: must be readable as plain arrays, received {_one_line(error)}") from None
+            error = ValueError("must be a whole zip archive, received something else, or it is cut off")
+        raise InputError(f"{where}: must be readable as {what}, received {_one_line(error)}") from None
     finally:
         reader.detach()  # the file is its opener's to close
 

@@ -24,9 +24,11 @@ RECORD_BYTES = 4_000_000
 ENVIRONMENT_BYTES = 4_000_000
 HISTORY_BYTES = 32_000_000
 PLAN_BYTES = 256_000_000
+REPORT_BYTES = 4_000_000
 PREDICTIONS_BYTES = 500_000_000  # uncompressed: 100,000 images of 1,000 classes take 400 MB
 HISTORY_ROWS = 100_000
 DEEPEST_JSON = 30  # levels; ours have 8 at most
+PICTURE_BYTES = 256_000_000  # of the file
 PIXELS = 50_000_000  # of a picture: what the cameras of phones make, 200 MB unpacked
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from experiments.errors import InputError
 from experiments.hydra_loader import MISSING, PRIMARY, make_loader, own_hydra
 from experiments.plain_yaml import read_yaml
 
+COMPLETION = re.compile("(install|uninstall|query)=(bash|fish|zsh)")
 SAVED = "experiments-saved-config"  # under which Hydra finds the values that were read from a run
 
 
@@ -156,12 +158,19 @@ def _tell(hydra: Hydra, name: str, flags: argparse.Namespace, parser: argparse.A
     elif flags.cfg:
         _show(hydra, name, flags)
     elif flags.shell_completion:
-        hydra.shell_completion(name, flags.overrides)
+        _complete(hydra, name, flags.overrides)
     elif flags.info:
         hydra.show_info(flags.info, name, flags.overrides)
     else:
         return False
     return True
+
+
+def _complete(hydra: Hydra, name: str, given: Sequence[str]) -> None:
+    if len(given) != 1 or not COMPLETION.fullmatch(given[0]):
+        rule = "must be followed by install=SHELL, uninstall=SHELL or query=SHELL, where SHELL is bash, fish or zsh"
+        raise InputError(f"--shell-completion: {rule}, received {' '.join(given) or 'nothing'}")
+    hydra.shell_completion(name, list(given))
 
 
 def _show(hydra: Hydra, name: str, flags: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -93,6 +94,18 @@ class Package(ImportlibResourcesConfigSource):  # type: ignore[misc]
             raise InputError(
                 f"{path}: would run the package's code to find its configs; give the folder that they are in"
             )
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether it is a folder of options; what is too long for a name is none."""
+        with suppress(OSError, ValueError):
+            return bool(super().is_group(config_path))
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether it is an option; what is too long for a name is none."""
+        with suppress(OSError, ValueError):
+            return bool(super().is_config(config_path))
+        return False
 
 
 def refuse_results(path: Path) -> None:

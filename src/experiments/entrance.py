@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -37,12 +38,14 @@ def show_messages() -> None:
     package.handlers = [handler]
     package.setLevel(logging.INFO)
     package.propagate = False
+    logging.getLogger("matplotlib").setLevel(logging.CRITICAL)  # what it thinks of a matplotlibrc, which is not used
 
 
 def exit_with(command: Callable[[], int]) -> None:
     """Ends the process with the command's exit code; with 2 after a mistake of the user, with 130 after Ctrl-C."""
     prepare_streams()
     show_messages()
+    os.environ["MPLBACKEND"] = "agg"  # a matplotlibrc in the current folder may name any module
     try:
         code = command()
     except ExperimentsError as error:

@@ -11,10 +11,24 @@ from pydantic import ValidationError
 from experiments.errors import InputError, initials, nearest
 from experiments.ingredients.option import Option, names_of
 
+TYPE = re.compile(r"constrained-\w+|list\[.*\]")  # that pydantic adds to the way to a value of several types
+
 
 def explain(error: ValidationError, schema: type[Option]) -> InputError:
     """One line for each mistake that pydantic found in a config of this schema."""
-    return InputError(*(_mistake(dict(e), schema) for e in error.errors(include_url=False)))
+    return InputError(*(_mistake(dict(e), schema) for e in _of_one_type(error.errors(include_url=False))))
+
+
+def _of_one_type(errors: Iterable[Any]) -> Iterator[Any]:
+    """Of a value that may be of several types, as `96` or `[96, 128]`, the mistakes of the type that it has."""
+    groups: dict[tuple[str | int, ...], list[Any]] = {}
+    for error in errors:
+        parts = [bool(TYPE.fullmatch(str(part))) for part in error["loc"]]
+        known = error["loc"][: parts.index(True)] if any(parts) else error["loc"]
+        plain = tuple(part for part, is_type in zip(error["loc"], parts, strict=True) if not is_type)
+        groups.setdefault(known, []).append(error | {"loc": plain})
+    for group in groups.values():
+        yield from [error for error in group if not error["type"].endswith("_type")] or group[:1]
 
 
 def nearest_key(key: str, beside: Iterable[str], schema: type[Option]) -> str:

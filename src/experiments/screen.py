@@ -12,6 +12,7 @@ from typing import IO
 _COMMANDS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+LONGEST_LINE = 1000  # letters of a message
 _LOGIN = re.compile(r"(?<=://)[^\s/?#'\"]*@|(?<=://)[^\s/:@'\"]*:[^\s'\"]*@")
 
 
@@ -48,8 +49,13 @@ def say(*lines: object) -> None:
 
 
 def complain(*lines: object) -> None:
-    """As `say`, on standard error."""
-    write(sys.stderr, "".join(f"{one_line(line)}\n" for line in lines))
+    """As `say`, on standard error, without the middle of lines that are very long, as what was received may be."""
+    write(sys.stderr, "".join(f"{_without_middle(one_line(line))}\n" for line in lines))
+
+
+def _without_middle(line: str) -> str:
+    half = LONGEST_LINE // 2
+    return line if len(line) <= LONGEST_LINE else f"{line[:half]} … {line[-half:]}"
 
 
 def write(stream: IO[str], text: str) -> None:

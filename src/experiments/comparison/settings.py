@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.bounded import PLAN_BYTES, read_json
+from experiments.errors import InputError
 from experiments.results.records import Record
 
 # Not part of what is asked: they do not change a result, or (the seed) they repeat it.
@@ -54,9 +55,9 @@ def of_sweep(record: Record, plans: dict[Path, Mapping[str, Settings]] | None = 
 def _read_plan(path: Path) -> dict[str, Settings]:
     """What varied, by run key; nothing where there is no plan that can be read."""
     try:
-        jobs = json.loads(path.read_bytes())["jobs"]
+        jobs = read_json(path, PLAN_BYTES)["jobs"]
         return {str(job["run_key"]): dict(job["varied"]) for job in jobs}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (InputError, ValueError, KeyError, TypeError):
         return {}
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.archives import UNREADABLE
-from experiments.bounded import read_json, size
+from experiments.bounded import open_file, read_json, size
+from experiments.directories import made
 from experiments.errors import InputError
 from experiments.ingredients.decoding import decode, find_shape, tell_all
 from experiments.ingredients.resizing import Target
@@ -60,13 +61,12 @@ def decoded(
         InputError: pictures cannot be read, or are not alike; or the cache cannot be written.
     """
     folder = Path(os.environ.get("EXPERIMENTS_HOME") or ".").resolve() / FOLDER / _key(parts, digests, target, skip_bad)
-    found = _open(folder)
+    found = _open(folder, parts)
     if found is not None:
         return found
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(folder.with_suffix(".lock")):
-            return _open(folder) or _make(folder, parts, target, skip_bad=skip_bad)
+        with made(folder.parent), _alone(folder.with_suffix(".lock")):
+            return _open(folder, parts) or _make(folder, parts, target, skip_bad=skip_bad)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
 
@@ -80,16 +80,28 @@ def _key(parts: Mapping[str, Sequence[Path]], digests: Mapping[Path, str], targe
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _open(folder: Path) -> Decoded | None:
+def _open(folder: Path, parts: Mapping[str, Sequence[Path]]) -> Decoded | None:
     """What is there already, or None where nothing is, or something damaged."""
     try:
         meta = read_json(folder / META, META_BYTES)
-        images = {part: np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False) for part in meta["read"]}
-        if any(len(images[part]) != len(read) for part, read in meta["read"].items()):
+        images = {part: _map(folder / f"{part}.npy") for part in parts}
+        if any(not _belongs(images[part], meta["read"][part], len(files)) for part, files in parts.items()):
             return None
         return Decoded(images, meta["read"], tuple(meta["mistakes"]), tuple(meta["notes"]))
     except (*UNREADABLE, InputError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _map(path: Path) -> NDArray[np.uint8]:
+    with open_file(path):  # a regular file; others would be waited for
+        mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def _belongs(images: NDArray[np.uint8], read: Sequence[int], files: int) -> bool:
+    """Whether these are images of so many files, those with the numbers `read`."""
+    known = all(isinstance(number, int) and 0 <= number < files for number in read)
+    return known and len(images) == len(read) and images.dtype == np.uint8 and images.ndim == 4
 
 
 def _make(folder: Path, parts: Mapping[str, Sequence[Path]], target: Target, *, skip_bad: bool) -> Decoded:
@@ -118,7 +130,7 @@ def _make(folder: Path, parts: Mapping[str, Sequence[Path]], target: Target, *, 
     finally:
         shutil.rmtree(making, ignore_errors=True)
     log.info("decoded %s pictures into %s (%s, safe to delete)", f"{count:,}", folder, size(needed))
-    made = _open(folder)
+    made = _open(folder, parts)
     if made is None:
         raise InputError(f"{folder}: cannot be read after it was written")
     return made

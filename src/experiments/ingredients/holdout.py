@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from experiments.bounded import open_file
+from experiments.bounded import PICTURE_BYTES, open_file
 from experiments.errors import InputError
 
 GROUP_SECONDS = 20  # the longest that matching may take: some expressions never end
@@ -23,12 +23,12 @@ json.dump([match and (match[1] if match.re.groups else match[0]) for match in fo
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 (hex) of the content of a regular file.
+    """SHA-256 (hex) of the content of a picture's file.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is larger than pictures are.
     """
-    with open_file(path) as file:
+    with open_file(path, PICTURE_BYTES) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.archives import UNREADABLE
-from experiments.bounded import open_file, require_pixels
+from experiments.bounded import PICTURE_BYTES, open_file, require_pixels
 from experiments.errors import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _opened(file: Path) -> Iterator[Image]:
     """A picture that may be read, by its header; whatever shows later is told in one line too."""
     from PIL import Image
 
-    with open_file(file) as opened:
+    with open_file(file, PICTURE_BYTES) as opened:
         try:
             start = opened.read(PNG_DEPTH_AT + 1)
             opened.seek(0)

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.bounded import REPORT_BYTES, read_text
 from experiments.config import RunConfig, as_text, flatten
+from experiments.errors import InputError
 from experiments.results import files
 from experiments.results.files import MEASURED, EpochRow
 from experiments.results.names import shorten
@@ -105,12 +107,12 @@ def epoch_metrics(row: EpochRow) -> dict[str, float]:
 
 
 def final_metrics(record: Record) -> dict[str, float]:
-    """The numbers of the finished model.
+    """The numbers of the finished model; a run that was killed after it was evaluated goes on, and is evaluated again.
 
     Those on training images get names of their own: under `train/accuracy` MLflow has the curve, which is a mean over
     each epoch with dropout and augmentation on, and no interval of the finished model's accuracy would hold it.
     """
-    if not record.metrics:
+    if not record.metrics or record.state != RunState.FINISHED:
         return {}
     of_training = {key for key in record.metrics if key.startswith("train/")}
     told = {key: value for key, value in record.metrics.items() if key not in of_training}
@@ -146,10 +148,10 @@ def _score(metrics: Mapping[str, float], split: str) -> str:
 def sweep_note(directory: Path) -> str:
     """The answer of a sweep's `report.md`, where to look on, and as much of the rest as there is room for."""
     onward = f"All runs in one table: **Views** → {directory.name}, on the page of all runs. Galleries: `report.html`."
-    report = directory / "report.md"
-    if not report.exists():
+    try:
+        _, _, text = read_text(directory / "report.md", REPORT_BYTES).partition("\n")
+    except InputError:  # there is none, or it is none
         return onward
-    _, _, text = report.read_text(encoding="utf-8").partition("\n")
     told, _, _ = text.partition("\n## Images")
     first, begins, rest = f"\n{told.strip()}".partition("\n- **")
     lines: list[str] = []

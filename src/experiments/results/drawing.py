@@ -63,7 +63,8 @@ def draw(record: Record, images: TestImages) -> Drawn:
 def _save(record: Record, stem: str, figure: Any) -> None:
     from experiments.results import plots
 
-    plots.save(figure(), record.directory / files.FIGURES / f"{stem}.png")
+    with plots.plain_style():
+        plots.save(figure(), record.directory / files.FIGURES / f"{stem}.png")
 
 
 def _note_failure(what: str, error: BaseException) -> str:

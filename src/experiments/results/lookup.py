@@ -28,7 +28,9 @@ def find(text: str, home: Path) -> list[Record]:
     Raises:
         InputError: none or several different things match, or a record is damaged.
     """
-    for base in (Path(text), home / "outputs" / text, home / "multirun" / text) if text else ():
+    if not text.strip():
+        raise InputError("RUN: must be a directory, a name or the beginning of an id, received nothing")
+    for base in (Path(text), home / "outputs" / text, home / "multirun" / text):
         if exists(base / RECORD):
             return [load(base)]
         if members := _members(base):
@@ -49,7 +51,7 @@ def _find_by_id(text: str, home: Path) -> Record:
     found = found or [record for record in known if record.name.startswith(text)]
     if len(found) == 1 and len(text) >= SHORTEST_PREFIX:
         return found[0]
-    if len(found) == 1 and text:
+    if len(found) == 1:
         raise InputError(
             f"{text}: begins {found[0].name} today and may begin others tomorrow; "
             f"give {SHORTEST_PREFIX} characters or more"

@@ -16,7 +16,7 @@ import queue
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -42,6 +42,7 @@ STATUS = {
     RunState.PAUSED: "SCHEDULED",
 }
 LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is in the tags
+EVERY_EPOCH = "learning_rate"  # a metric that each epoch has, and nothing else
 PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
 FILES = (
     files.CONFIG, files.RECORD, files.HISTORY, files.ENVIRONMENT,
@@ -155,6 +156,7 @@ class _Run:
         self.record, self.config, self.home = record, config, home
         self.client: Any = None
         self.run_id = ""
+        self._epochs: set[int] = set()  # that the store has already
 
     def open(self) -> None:
         """Finds the run or creates it, with parameters and tags."""
@@ -164,7 +166,10 @@ class _Run:
         name = tracking.experiment if isinstance(tracking, MLflowTracking) else "experiments"
         experiment = prepare_store(self.home, name)
         self.client = connect(self.home)
-        self.run_id = self._existing() or self._create(experiment)
+        found = self._existing(experiment)
+        self.run_id = found or self._create(experiment)
+        if found:  # an epoch that was trained again has another time, and would be doubled
+            self._epochs = {metric.step for metric in self.client.get_metric_history(found, EVERY_EPOCH)}
         with contextlib.suppress(Exception):  # of an earlier attempt, if there is one
             self.client.delete_tag(self.run_id, "error")
         self.record.write(mlflow=self.record.mlflow.model_copy(update={"run_id": self.run_id, "synced": False}))
@@ -178,21 +183,29 @@ class _Run:
             tags[captions.SWEEPS] = captions.with_sweep(kept.tags.get(captions.SWEEPS), self.record.sweep)
         self.client.log_batch(self.run_id, params=parameters, tags=[RunTag(*tag) for tag in tags.items()])
 
-    def _existing(self) -> str | None:
+    def _existing(self, experiment: str) -> str | None:
         if self.record.mlflow.run_id is None:
-            return None
+            return self._unnoted(experiment) if self.record.lease > 1 else None
         with contextlib.suppress(Exception):  # another store, or deleted there: it gets a new run
             run = self.client.get_run(self.record.mlflow.run_id)
             return str(run.info.run_id) if run.info.lifecycle_stage == "active" else None
         return None
 
+    def _unnoted(self, experiment: str) -> str | None:
+        """The run that an earlier process created, and was killed before it could note its id."""
+        found = find_run(self.client, experiment, "run_directory", self.record.directory)
+        return found.info.run_id if found and found.info.start_time == self._started else None
+
+    @property
+    def _started(self) -> int:
+        return int(self.record.started_at.timestamp() * 1000)
+
     def _create(self, experiment: str) -> str:
-        started = int(self.record.started_at.timestamp() * 1000)
         run = self.client.create_run(
             experiment,
-            start_time=started,
+            start_time=self._started,
             run_name=captions.run_name(self.record),
-            tags=captions.first_tags(self.record),
+            tags=captions.first_tags(self.record) | {"run_directory": str(self.record.directory)},
         )
         return str(run.info.run_id)
 
@@ -200,6 +213,8 @@ class _Run:
         """All numbers of one epoch in one batch, at a time that follows from the history alone."""
         from mlflow.entities import Metric
 
+        if row.epoch in self._epochs:
+            return
         at = int((self.record.started_at + timedelta(seconds=elapsed_seconds)).timestamp() * 1000)
         values = captions.epoch_metrics(row)
         self.client.log_batch(self.run_id, metrics=[Metric(k, v, at, row.epoch) for k, v in values.items()])
@@ -213,7 +228,8 @@ class _Run:
         # MLflow draws bars for what has only step 0. What has a curve ends with the value of the finished model, which
         # is not the last epoch's where the best weights were restored.
         last = record.rows[-1].columns() if record.rows else {}
-        final = {k: v for k, v in captions.final_metrics(record).items() if last.get(k) != v}
+        known = self.client.get_run(self.run_id).data.metrics  # of a process that was killed before it could say so
+        final = {k: v for k, v in captions.final_metrics(record).items() if v not in (last.get(k), known.get(k))}
         tags = captions.tags(record) | {captions.NOTE: captions.run_note(record)}
         self.client.log_batch(
             self.run_id,
@@ -355,94 +371,20 @@ def _synchronise(record: Record, config: RunConfig, home: Path) -> str:
     return run.run_id
 
 
-def open_sweep(directory: Path, config: RunConfig, home: Path, run_id: str | None, varied: Sequence[str]) -> str | None:
-    """Creates the parent run of a sweep, or opens it again, and a view of its runs; None where there is no store.
-
-    To be called once, before the workers write. `varied` are the short names of what differs between the runs.
+def find_run(client: Any, experiment: str, tag: str, directory: Path) -> Any | None:
+    """The newest run with a directory as its tag; None where there is none, or the store does not answer.
 
     Args:
-        directory: of the sweep; its name becomes the name of the run.
-        config: of any job, as all have the same tracking; where that is not MLflow, nothing is done.
-        home: folder of MLflow's store; not used where `$MLFLOW_TRACKING_URI` is set.
-        run_id: of the parent run that an earlier start made; a new one is made for None, or where the store lacks it.
-        varied: become columns of the view; may be empty.
+        client: see `connect`.
+        experiment: its id.
+        tag: `run_directory` or `sweep_directory`.
+        directory: the tag's value.
     """
-    if not isinstance(config.tracking, MLflowTracking):
-        return None
-    try:
-        experiment = prepare_store(home, config.tracking.experiment)
-        client = connect(home)
-        if not (run_id and _is_active(client, run_id)):  # another store, or deleted there: it gets a new run
-            run_id = client.create_run(experiment, run_name=directory.name, tags={"kind": "sweep"}).info.run_id
-        client.update_run(run_id, status="RUNNING")
-        client.set_tag(run_id, "sweep_directory", str(directory))
-        _offer_view(client, experiment, directory.name, varied)
-        return str(run_id)
-    except Exception as error:
-        log.warning("MLflow cannot be reached (%s); the sweep runs without it", first_line(error))
-        return None
-
-
-def _is_active(client: Any, run_id: str) -> bool:
-    try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except Exception:
-        return False
-
-
-def _offer_view(client: Any, experiment: str, sweep: str, varied: Sequence[str]) -> None:
-    client.set_experiment_tag(experiment, *captions.sweep_view(sweep, varied))
-    for key in captions.sweep_views(client.get_experiment(experiment).tags)[captions.MOST_VIEWS :]:
-        client.delete_experiment_tag(experiment, key)
-
-
-def close_sweep(
-    run_id: str,
-    directory: Path,
-    home: Path,
-    counts: Mapping[str, int],
-    *,
-    status: str,
-    reused: Sequence[tuple[Record, Mapping[str, Any]]] = (),
-) -> bool:
-    """Mirrors a sweep's own files and ends its parent run; returns whether all of it arrived.
-
-    Args:
-        run_id: of the parent run.
-        directory: of the sweep.
-        home: see `files.home`.
-        counts: of jobs by state.
-        status: MLflow's.
-        reused: runs that other sweeps have made, with what varies in this one: its table shows them too.
-    """
-    from mlflow.entities import Metric, RunTag
-
-    at = int(files.now().timestamp() * 1000)
-    try:
-        client = connect(home)
-        metrics = [Metric(f"jobs/{state}", float(count), at, 0) for state, count in counts.items()]
-        client.log_batch(run_id, metrics=metrics, tags=[RunTag(captions.NOTE, captions.sweep_note(directory))])
-        for record, varied in reused:
-            _adopt(client, record, directory.name, varied)
-        for path in sorted(path for path in directory.iterdir() if path.is_file() and path.name[0] != "."):
-            client.log_artifact(run_id, str(path))
-        client.set_terminated(run_id, status=status)
-    except Exception as error:
-        log.warning(
-            "the sweep's own MLflow run is incomplete (%s); its runs are not touched by that", first_line(error)
-        )
-        return False
-    return True
-
-
-def _adopt(client: Any, record: Record, sweep: str, varied: Mapping[str, Any]) -> None:
-    from mlflow.entities import Param, RunTag
-
-    with contextlib.suppress(Exception):  # it was mirrored in another store, or deleted there, or never mirrored
-        kept = client.get_run(record.mlflow.run_id).data
-        missing = [Param(key, value) for key, value in captions.texts(varied).items() if key not in kept.params]
-        sweeps = captions.with_sweep(kept.tags.get(captions.SWEEPS), sweep)
-        client.log_batch(record.mlflow.run_id, params=missing, tags=[RunTag(captions.SWEEPS, sweeps)])
+    quote = '"' if "'" in str(directory) else "'"
+    with contextlib.suppress(Exception):  # it has both kinds of quotes in its name
+        found = client.search_runs([experiment], f"tags.{tag} = {quote}{directory}{quote}", max_results=1)
+        return found[0] if found else None
+    return None
 
 
 def _seconds(row: EpochRow) -> float:

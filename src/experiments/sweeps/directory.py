@@ -16,6 +16,7 @@ from typing import Any
 
 from experiments.bounded import PLAN_BYTES, RECORD_BYTES, open_file, read_json
 from experiments.config import validate_saved
+from experiments.directories import made
 from experiments.errors import InputError
 from experiments.results import files
 from experiments.sweeps import locks
@@ -67,6 +68,7 @@ def locked(plan: Plan, home: Path) -> Iterator[None]:
     path = home / "multirun" / LOCKS / f"plan-{plan.key}"
     with ExitStack() as stack:
         try:
+            stack.enter_context(made(path.parent))
             mine = stack.enter_context(locks.held(path))
         except OSError as error:
             raise _unwritable(path.parent, error) from None

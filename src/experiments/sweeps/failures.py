@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 
+from experiments.bounded import open_file
 from experiments.errors import InputError
 from experiments.recording import Origin, new_record
 from experiments.results import files, lease, records
@@ -24,12 +27,12 @@ def gather_output(job: Job, place: Place) -> None:
     A job that is linked to a run made elsewhere keeps nothing: that run has a log of its own.
     """
     output, directory = place.output_of(job), place.directory_of(job)
-    with suppress(OSError):
-        text = output.read_bytes()
-        if directory.is_dir() and text and not directory.is_symlink():
+    with suppress(OSError, InputError), open_file(output) as printed:
+        is_empty = not os.fstat(printed.fileno()).st_size
+        if directory.is_dir() and not is_empty and not directory.is_symlink():
             with (directory / files.LOG).open("ab") as file:
-                file.write(text)
-        if directory.is_dir() or not text:
+                shutil.copyfileobj(printed, file)
+        if directory.is_dir() or is_empty:
             output.unlink()
 
 

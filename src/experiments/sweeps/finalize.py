@@ -11,7 +11,7 @@ from typing import Any
 
 from experiments.bounded import RECORD_BYTES, read_json
 from experiments.errors import InputError
-from experiments.results import files, tracking
+from experiments.results import files, tracking_sweep
 from experiments.screen import say
 from experiments.sweeps import tables
 from experiments.sweeps.executor import Ended
@@ -34,7 +34,10 @@ def open_parent(sweep: Sweep) -> str | None:
     with suppress(ValueError, TypeError, KeyError, InputError):
         earlier = _read_note(sweep)["mlflow_run_id"]
     plan = sweep.plan
-    parent = tracking.open_sweep(sweep.place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied)
+    place = sweep.place
+    parent = tracking_sweep.open_sweep(
+        place.path, plan.jobs[0].config, sweep.home, earlier, plan.varied, is_new=place.is_new
+    )
     _note(sweep, parent or earlier, closed=False)
     return parent
 
@@ -82,7 +85,7 @@ def finish(sweep: Sweep, *, asked: int) -> int:
         ending = "FAILED" if failed else "KILLED" if missing else "FINISHED"
         jobs = {str(state): counts[state] for state in COUNTED}
         reused = [(s.record, s.job.varied) for s in statuses if s.record and s.record.sweep != place.name]
-        is_mirrored = tracking.close_sweep(parent, place.path, sweep.home, jobs, status=ending, reused=reused)
+        is_mirrored = tracking_sweep.close_sweep(parent, place.path, sweep.home, jobs, status=ending, reused=reused)
     if is_mirrored and not (counts[JobState.FAILED] or missing or asked > 1):
         _note(sweep, parent, closed=True)
     return tell(sweep, answer, asked=asked)

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
-
-import keras
 import psutil
 import tensorflow as tf
-from keras.src.backend.common import global_state
 
 from experiments.config import RunConfig
 from experiments.errors import InputError
 from experiments.ingredients.layers import ImageShape, condense
+from experiments.ingredients.size import Size, nothing_allocated, size_of
 
-FLOAT_BYTES = 4
 GIGABYTE = 10**9
-
-
-class Size(NamedTuple):
-    """Numbers that a network is made of: all weights, and what its layers give out for one image."""
-
-    parameters: int
-    activations: int
-
-    def training_bytes(self, batch_size: int) -> int:
-        """The least memory that one step needs: weights, their gradients, and every layer's output of a batch."""
-        return FLOAT_BYTES * (2 * self.parameters + batch_size * self.activations)
 
 
 def measure(config: RunConfig, image_shape: ImageShape, classes: int) -> Size:
@@ -43,29 +25,13 @@ def measure(config: RunConfig, image_shape: ImageShape, classes: int) -> Size:
         InputError: the architecture does not fit the images, or a free layer has a wrong argument.
     """
     try:
-        with _nothing_allocated():
+        with nothing_allocated():
             model = config.model.build(image_shape, classes, config.regularization)
     except InputError:
         raise
     except Exception as error:  # Keras has no common base for what its layers make of bad values
         raise InputError(f"model: {condense(error)}") from error
-    parameters = sum(math.prod(weights.shape) for weights in model.weights)
-    return Size(parameters, sum(_outputs(model)))
-
-
-@contextmanager
-def _nothing_allocated() -> Iterator[None]:
-    """Variables that are made in the block have a shape and no value, and never get one."""
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield
-    finally:
-        global_state.set_global_attribute("uninitialized_variables", [])  # or the next scope would initialise them
-
-
-def _outputs(model: keras.Model) -> Iterator[int]:
-    for layer in model.layers:
-        yield math.prod(layer.output.shape[1:])
+    return size_of(model)
 
 
 def check(config: RunConfig, image_shape: ImageShape, classes: int, *, free_bytes: int | None = None) -> Size:

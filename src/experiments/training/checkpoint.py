@@ -7,11 +7,12 @@ nothing else has to be kept.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import logging
+import math
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.archives import UNREADABLE as DAMAGED
+from experiments.archives import unpack_arrays
+from experiments.bounded import HISTORY_BYTES as ROWS_BYTES
+from experiments.bounded import open_file, parse_json, read_json, require_memory
 from experiments.errors import InputError
 from experiments.results.files import FIELDS, EpochRow, column, make_row, pack_arrays, settle, write_atomically
 from experiments.upgrades import FORMAT, FormatError, bring_up, newest
 
 log = logging.getLogger(__name__)
+CHECKPOINT_BYTES = 16_000_000_000  # a billion parameters, Adam's moments and the best weights
+NOTE_BYTES = 10_000
+NUMBER_BYTES = 8  # the most that one takes
 ROWS = "rows"  # the history, as JSON, in the file whose digest is checked
-UNREADABLE = (*DAMAGED, KeyError, TypeError)
+UNREADABLE = (*DAMAGED, KeyError, TypeError, AttributeError)
 NEEDED = "validation/cross_entropy"  # what schedules and early stopping look at
 KEPT = 2  # the newest may be half-written when the power goes; the one before it is whole
 
@@ -65,9 +72,10 @@ class Checkpoints:
         Raises:
             FormatError: the newest was written by a newer version; it would be lost if the training began anew.
         """
+        most_bytes = 2 * NUMBER_BYTES * sum(math.prod(variable.shape) for _, variable in _variables(model)) + ROWS_BYTES
         for path in self._newest_first():
             try:
-                arrays = _read(path)
+                arrays = _read(path, most_bytes=most_bytes)
                 state = _unpack(model, arrays)
             except FormatError:
                 raise
@@ -81,7 +89,7 @@ class Checkpoints:
         """The finished epochs that a run here would go on after."""
         for path in self._newest_first():
             with suppress(*UNREADABLE, InputError):
-                return _rows(_read(path))
+                return _rows(_read(path, (ROWS,), ROWS_BYTES))
         return []
 
     def remove(self) -> None:
@@ -92,19 +100,26 @@ class Checkpoints:
         return sorted(self.directory.glob("epoch-*.json"), reverse=True)
 
 
-def _read(note: Path) -> dict[str, NDArray[Any]]:
+def _read(note: Path, wanted: Sequence[str] | None = None, most_bytes: int | None = None) -> dict[str, NDArray[Any]]:
     """The arrays that a note belongs to.
 
+    Args:
+        note: `epoch-<n>.json`.
+        wanted: names of arrays; None: all.
+        most_bytes: the most that these take; None: what is free.
+
     Raises:
-        ValueError: they do not have the note's digest, or are no plain arrays; others of `UNREADABLE` too.
+        InputError: they do not have the note's digest, or are no plain arrays, or too large; others of `UNREADABLE`.
         FormatError: they are of a newer format.
     """
-    said = bring_up("checkpoint", dict(json.loads(note.read_bytes())))
-    data = note.with_suffix(".npz").read_bytes()
-    if said["digest"] != hashlib.sha256(data).hexdigest():
-        raise ValueError("its digest is another one")
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        return dict(arrays)
+    said = bring_up("checkpoint", dict(read_json(note, NOTE_BYTES)))
+    path = note.with_suffix(".npz")
+    with open_file(path, CHECKPOINT_BYTES) as file:
+        require_memory(os.fstat(file.fileno()).st_size, str(path))  # before it is read from beginning to end
+        if said["digest"] != hashlib.file_digest(file, "sha256").hexdigest():
+            raise InputError(f"{path}: its digest is another one")
+        file.seek(0)
+        return unpack_arrays(file, str(path), wanted, most_bytes)
 
 
 def _pack(model: Any, state: State) -> bytes:
@@ -132,7 +147,7 @@ def _fields(row: EpochRow) -> dict[str, Any]:
 
 
 def _rows(arrays: dict[str, NDArray[Any]]) -> list[EpochRow]:
-    told = json.loads(arrays[ROWS].tobytes())
+    told = parse_json(arrays[ROWS].tobytes(), ROWS)
     rows = [make_row({column(name): value for name, value in row.items()}) for row in told]
     if any(NEEDED in row.unknown for row in rows):
         raise ValueError(f"it lacks {NEEDED}, which decides how the training goes on")

@@ -8,7 +8,7 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from experiments.results.evaluation import Evaluation, Overfitting
-from experiments.results.plots.canvas import save
+from experiments.results.plots.canvas import plain_style, save
 from experiments.results.plots.classes import class_accuracy, confusion_matrix
 from experiments.results.plots.curves import History, accuracy, learning_rate, loss
 from experiments.results.plots.fonts import without_glyph
@@ -26,6 +26,7 @@ __all__ = [
     "learning_rate",
     "loss",
     "misclassified",
+    "plain_style",
     "sample_predictions",
     "save",
     "without_glyph",

@@ -1,17 +1,19 @@
 """The paper that every figure is drawn on: palette, header, axes placed in inches, PNG files.
 
-Only matplotlib's object-oriented interface is used and no global setting is touched, so figures may be drawn
-in a background thread. Axes are placed in inches: a layout engine would draw each figure twice to measure it.
+Only matplotlib's object-oriented interface is used, under `plain_style`. Axes are placed in inches: a layout engine
+would draw each figure twice to measure it.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from matplotlib import rc_context, rcdefaults
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -43,6 +45,14 @@ class Box(NamedTuple):
     bottom: float
     right: float
     top: float
+
+
+@contextmanager
+def plain_style() -> Iterator[None]:
+    """Has figures of the block look the same whatever a `matplotlibrc` or a notebook has set; both hold again later."""
+    with rc_context():
+        rcdefaults()
+        yield
 
 
 def canvas(width: float, height: float, headline: str, *lines: str) -> Figure:
