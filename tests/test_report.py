@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from collections.abc import Sequence
 from itertools import pairwise, product
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from experiments.comparison.comparison import compare
 from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.reliability_chart import reliability_chart
-from experiments.comparison.report import write_report
+from experiments.comparison.report import write
 from experiments.comparison.sentences import headlines, sentences
 from experiments.config import compose
 from experiments.results import files, lookup, records
@@ -41,6 +42,10 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     """Labels and image digests of the digits' test set."""
     test = compose("dataset=digits").dataset.load().test
     return test.labels, image_digests(test.images)
+
+
+def write_report(runs: Sequence[Record], directory: Path) -> list[Path]:
+    return write(compare(runs), directory)
 
 
 def write_runs(home: Path, digits: tuple[np.ndarray, np.ndarray], seeds: int = 2, **grid: list) -> list[Record]:

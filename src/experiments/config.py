@@ -45,7 +45,7 @@ class RunConfig(Option):
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
 
     def identity(self) -> dict[str, Any]:
-        """What can change the result: not threads, tracking, what is measured beside, nor where the data lie.
+        """What can change the result: not threads, tracking, what is measured beside, where the data lie, nor a seal.
 
         Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true. A
         regularization's name is only the label of a preset: what stands here follows from the values.
@@ -54,7 +54,7 @@ class RunConfig(Option):
 
     def _identity(self, regularization: str) -> dict[str, Any]:
         values = self.model_dump(
-            exclude={"tracking": True, "training": {"threads", "measure_training"}, "dataset": {"path"}}
+            exclude={"tracking": True, "training": {"threads", "measure_training"}, "dataset": {"path", "sealed"}}
         )
         values["regularization"]["name"] = regularization
         return leave_out(type(self), values)

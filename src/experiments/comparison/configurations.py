@@ -122,10 +122,11 @@ class _Row(NamedTuple):
 def gather(records: Sequence[Record]) -> Gathered:
     """Reads the predictions of finished runs and folds the runs by configuration.
 
-    A run that repeats another (same run key) is the same experiment and counts once, as its newest. Runs
-    without predictions are kept apart from those of their configuration that have them: they enter no test.
+    A run that repeats another (same run key) is the same experiment and counts once, as its newest that is not sealed.
+    Runs without predictions are kept apart from those of their configuration that have them: they enter no test.
     """
-    newest = {record.keys[0]: record for record in sorted(records, key=lambda record: record.started_at)}
+    in_order = sorted(records, key=lambda record: (not record.sealed, record.started_at))
+    newest = {record.keys[0]: record for record in in_order}
     kept = sorted(newest.values(), key=lambda record: (record.seed, record.name))
     rows, unreadable = _read_all(kept)
     groups: dict[tuple[str, str], list[Record]] = {}
@@ -161,7 +162,8 @@ def _configuration(members: list[Record], settings: Settings, rows: list[_Row]) 
     config = members[0].config
     name = label(settings) or f"{config['model']['name']} · {config['optimizer']['name']}"
     scores = Scores(rows[0].test_set, *map(np.stack, list(zip(*rows, strict=True))[1:])) if rows else None
-    return Configuration(name if scores else f"{name} {UNTESTED}", settings, tuple(members), scores)
+    is_told = scores or any(record.sealed for record in members)
+    return Configuration(name if is_told else f"{name} {UNTESTED}", settings, tuple(members), scores)
 
 
 def _read_all(records: Sequence[Record]) -> tuple[dict[str, _Row], list[str]]:
@@ -171,6 +173,8 @@ def _read_all(records: Sequence[Record]) -> tuple[dict[str, _Row], list[str]]:
     rows: dict[str, _Row] = {}
     unreadable = []
     for record in records:
+        if record.sealed:
+            continue
         try:
             row = rows[record.run_key] = _read(read_predictions(record), record.dataset.digest, test_sets)
         except InputError as error:

@@ -154,3 +154,20 @@ def selection(comparison: Comparison) -> str:
         f"{text} Picking the best test score among the {guard.contenders} that are not shown to differ could have "
         f"overstated it by up to {100 * guard.overstated:.2f} points."
     )
+
+
+def looks(comparison: Comparison) -> str:
+    """How often the test images were looked at, which is what makes a best score believable."""
+    if comparison.ledger is None:
+        return "The ledger of looks at test images cannot be read."
+    found, unreadable = comparison.ledger
+    if not found:
+        return ""
+    text = f"The test images of this data set were looked at {count(len(found), 'time')} since {found[0].at:%Y-%m-%d}."
+    if unsealed := [look for look in found if look.purpose == "unseal"]:
+        last = unsealed[-1]
+        text += (
+            f" {len(unsealed)} of these broke a seal, last {last.by} on {last.at:%Y-%m-%d %H:%M} UTC, commit "
+            f"{last.commit[:12]}, after {count(last.before or 0, 'look')}."
+        )
+    return text + (f" {count(unreadable, 'line')} of the ledger cannot be read." if unreadable else "")

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.results.records import Record
 
 # Not part of what is asked: they do not change a result, or (the seed) they repeat it.
-IGNORED = ("tracking", "sweep", "seed", "training.threads", "dataset.path")
+IGNORED = ("tracking", "sweep", "seed", "training.threads", "dataset.path", "dataset.sealed")
 
 PLAN = "plan.json"  # of a sweep, beside its runs: what each job was asked for
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 from typing import NamedTuple
 
 from experiments.comparison.comparison import Comparison
@@ -52,6 +52,7 @@ METRICS = (
     Column("parameters", "of the model"),
     Column("seconds", "from start to end of a run"),
 )
+OF_TEST = ("test %", "95% interval", "against best", "cross-entropy", "overconfident")
 
 
 def table(comparison: Comparison) -> Table:
@@ -62,7 +63,16 @@ def table(comparison: Comparison) -> Table:
         (Cell(str(place + 1), place + 1), *_settings(configuration), *_metrics(comparison, place))
         for place, configuration in enumerate(comparison.configurations)
     ]
-    return Table((Column("#", "rank by validation accuracy"), *described, *METRICS), tuple(rows))
+    ranked = Table((Column("#", "rank by validation accuracy"), *described, *METRICS), tuple(rows))
+    return _without(ranked, OF_TEST) if comparison.sealed else ranked
+
+
+def _without(ranked: Table, titles: Container[str]) -> Table:
+    kept = [place for place, column in enumerate(ranked.columns) if column.title not in titles]
+    return Table(
+        tuple(ranked.columns[place] for place in kept),
+        tuple(tuple(row[place] for place in kept) for row in ranked.rows),
+    )
 
 
 def _is_numeric(comparison: Comparison, option: str) -> bool:
@@ -73,7 +83,7 @@ def _settings(configuration: Configuration) -> Iterator[Cell]:
     if not configuration.settings:
         yield Cell(configuration.label, configuration.label)
     for place, value in enumerate(configuration.settings.values()):
-        untested = f" {UNTESTED}" if place == 0 and not configuration.scores else ""
+        untested = f" {UNTESTED}" if place == 0 and configuration.label.endswith(UNTESTED) else ""
         yield Cell(f"{show(value)}{untested}", value)
 
 
@@ -84,7 +94,7 @@ def _metrics(comparison: Comparison, place: int) -> Iterator[Cell]:
     for metric in ("validation/accuracy", "test/accuracy"):
         yield _number(100 * mean(metric), ".2f")
     yield Cell(percent_interval(interval), interval.low)
-    yield _against_best(comparison.pairs[place - 1] if place else None)
+    yield _against_best(comparison.pairs[place - 1] if place and comparison.pairs else None)
     yield _number(mean("test/cross_entropy"), ".4f")
     yield _points(100 * confident.value if confident else math.nan)
     yield _points(100 * mean("generalisation_gap"))
@@ -114,7 +124,8 @@ def _against_best(pair: Pair | None) -> Cell:
 def runs_csv(comparison: Comparison) -> str:
     """One line for each run, those that did not finish at the end, with every metric at full precision."""
     runs = [(rank, c, record) for rank, c in enumerate(comparison.configurations, 1) for record in c.records]
-    metrics = list(dict.fromkeys(metric for _, _, record in runs for metric in record.metrics))
+    found = dict.fromkeys(metric for _, _, record in runs for metric in record.metrics)
+    metrics = [metric for metric in found if not (comparison.sealed and metric.startswith("test/"))]
     head = ["rank", "run", "state", "sweep", "job", *comparison.options, "seed", *metrics]
     tail = ["overfits_from_epoch", "epochs_run", "parameters", "seconds", "run_key", "directory", "error"]
     text = io.StringIO()

@@ -125,7 +125,8 @@ def run_note(record: Record) -> str:
         why = f": {record.error.type}: {record.error.message}" if record.error else ""
         parts.append(f"**{record.state}** after epoch {record.epochs_run}{why}")
     if record.metrics:
-        parts.append("; ".join(_score(record.metrics, split) for split in ("validation", "test")))
+        splits = ("validation",) if record.sealed else ("validation", "test")
+        parts.append("; ".join(_score(record.metrics, split) for split in splits))
     if record.overfitting:
         parts.append(record.overfitting.verdict)
     if record.state == RunState.FINISHED:
