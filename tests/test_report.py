@@ -7,8 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from collections.abc import Sequence
+from html.parser import HTMLParser
 from itertools import pairwise, product
 from pathlib import Path
 
