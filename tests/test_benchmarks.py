@@ -46,7 +46,7 @@ def test_time_to_99_is_no_claim_where_a_seed_does_not_get_there() -> None:
 
 
 def test_sweep_is_compared_with_every_rival() -> None:
-    rows = sweep.ratios("a sweep", {"ours": [1.0], **dict.fromkeys(sweep.TOLD, [2.0])}, sweep.LIMITS[2])
+    rows = sweep.ratios("a sweep", {"ours": [1.0], **{rival: [2.0] for rival in sweep.TOLD}}, sweep.LIMITS[2])
     assert [row.claim.partition(" ÷ ")[2] for row in rows] == [*sweep.TOLD.values()]
     assert {*map(len, sweep.LIMITS.values())} == {len(sweep.TOLD)}
 
