@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.comparison.calibration import Calibration, calibrate, overconfidence
 from experiments.comparison.comparisons import Difference, may_be_best
-from experiments.comparison.configurations import Configuration, gather
+from experiments.comparison.configurations import Configuration, gather, key_of
 from experiments.comparison.effects import Effect, Importance, find_effects, importance
 from experiments.comparison.ensemble import Ensemble, ensemble
 from experiments.comparison.intervals import accuracy_interval
@@ -114,7 +114,7 @@ def compare(records: Sequence[Record]) -> Comparison:
     if not finished:
         raise InputError(_nothing_finished(apart))
     configurations, notes = gather(finished)
-    failed = {record.keys[1] for record in apart} - {c.records[0].keys[1] for c in configurations}
+    failed = {key_of(record) for record in apart} - {key_of(c.records[0]) for c in configurations}
     sealed = any(record.sealed for c in configurations for record in c.records)
     field = None if sealed else Field(configurations)
     pairs = field.against_first() if field else []

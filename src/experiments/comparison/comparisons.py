@@ -15,7 +15,7 @@ of the Behrens-Fisher Test, 1964; J. Hsu, Multiple Comparisons: Theory and Metho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,13 +90,13 @@ class Scored:
     Attributes:
         sample: its runs' scores.
         spread: of its seeds; None where no configuration has repeated seeds.
-        seeds: of its runs, in the order of the sample.
+        seeds: of its runs, in the order of the sample; or their data splits.
         test_set: which images it was scored on; "" where that is not known.
     """
 
     sample: Sample
     spread: Spread | None
-    seeds: tuple[int, ...]
+    seeds: tuple[Hashable, ...]
     test_set: str
 
 

@@ -53,9 +53,12 @@ def _cross_entropy(pair: Pair) -> str:
 
 
 def _needed(pair: Pair) -> str:
-    seeds = min(len(pair.a.records), len(pair.b.records))
+    seeds = min(len(pair.a.repetitions), len(pair.b.repetitions))
     if (
-        seeds < 2 or pair.a.scores is None or pair.only_a is None
+        pair.a.repetitions != pair.a.seeds  # there are no more folds
+        or seeds < 2
+        or pair.a.scores is None
+        or pair.only_a is None
     ):  # the other's seeds tell too little of what more would
         return ""
     need = needed(pair.accuracy, seeds, pair.a.scores.right.shape[1], pair.means)
@@ -85,8 +88,9 @@ def overfitting(comparison: Comparison) -> str:
     """Of each configuration, over its seeds."""
     judged = [(c, found) for c, found in zip(comparison.configurations, comparison.overfitting, strict=True)
               if found.judged]  # fmt: skip
+    first, found = comparison.best.records[0], comparison.overfitting[0]
     if not judged:
-        return ""
+        return first.overfitting.verdict if first.overfitting else ""
     some = [f"{c.label}: {found}" for c, found in judged if found.overfit or found.verdict]
     verdicts = [c.label for c, found in judged if found.verdict]
     if not some:
@@ -94,11 +98,10 @@ def overfitting(comparison: Comparison) -> str:
     else:
         of = f"{len(verdicts)} of {count(len(judged), 'configuration')} overfit{'s' * (len(verdicts) == 1)}"
         text = f"{of}. Runs that do: {names(some, CLOSE)}."
-    first, found = comparison.best.records[0], comparison.overfitting[0]
     if len(comparison.best.records) > 1 or first.overfitting is None:
         return text
     if first.overfitting.epoch is not None and not found.overfit:
-        return f"{text} A rise of {comparison.best.label} is within the error of its validation images."
+        return f"{text} A rise of {comparison.best.label} is within two standard errors of its last validation losses."
     return f"{text} {comparison.best.label}: {first.overfitting.verdict}"
 
 

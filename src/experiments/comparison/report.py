@@ -27,8 +27,8 @@ from experiments.results.test_images import TestImages
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "runs.csv"
 TILES = 24  # pictures in each part of the disagreement, twice as many in the gallery of what most runs miss
-ESSENTIAL = ("#", "configuration", "seeds", "test %", "95% interval", "against best")  # on paper
-TOLD_ABOVE = ("seeds", "95% interval")  # by the first figure, so a phone's table goes without
+ESSENTIAL = ("#", "configuration", "seeds", "runs", "test %", "95% interval", "against best")  # on paper
+TOLD_ABOVE = ("seeds", "runs", "95% interval")  # by the first figure, so a phone's table goes without
 MOST_LOOKS = 30  # broken seals that are listed, the last ones
 FINE_CELLS = 12  # configurations whose pairs are told in numbers; of more, only the verdict is seen at once
 PARALLEL_LEVELS = 3  # of an option, beyond which parallel coordinates say more than the ranking

@@ -80,7 +80,7 @@ def _answer(comparison: Comparison) -> str:
         after = "".join(f", before {c.label} with {percent(c.mean('validation/accuracy'))}" for c in second)
         return f"{best.label} has the highest validation accuracy, {percent(best.mean('validation/accuracy'))}{after}."
     if not comparison.pairs:
-        what = "the trained network" if comparison.of_networks else f"the mean of {count(len(best.records), 'seed')}"
+        what = "the trained network" if comparison.of_networks else f"the mean of {best.repeated}"
         accuracy = f"{percent(best.mean('test/accuracy'))} ({percent_interval(comparison.intervals[0])})"
         return f"{best.label} has a test accuracy of {accuracy}, {what}; there is nothing to compare it with."
     if comparison.of_networks:
@@ -181,6 +181,11 @@ def _scope(comparison: Comparison) -> str:
             f"One seed each: this is about {len(comparison.configurations)} networks, not about {asked}; another seed "
             f"may turn it round. For {asked}: seed=0,1,2."
         )
+    if len({*comparison.best.splits}) > 1:
+        return (
+            f"All of this is about {comparison.best.repeated} of the training images and one set of test images; data "
+            "splits share most of their images, so new data would scatter more."
+        )
     try_others = "; dataset.split_seed tries others" if _has_splits(comparison) else ""
     return f"All of this is about one split of the data into training, validation and test{try_others}."
 
@@ -194,7 +199,7 @@ def _best(comparison: Comparison) -> str:
     best, n = comparison.best, len(comparison.best.records)
     if comparison.sealed:
         return f"{best.label}: validation accuracy {percent(best.mean('validation/accuracy'))}, the highest."
-    about = "of this network; another seed is not in it" if n == 1 else f"over {n} seeds and the test images"
+    about = "of this network; another seed is not in it" if n == 1 else f"over {best.repeated} and the test images"
     return (
         f"{best.label}: validation accuracy {percent(best.mean('validation/accuracy'))}, the highest; test accuracy "
         f"{percent(best.mean('test/accuracy'))} (95%: {percent_interval(comparison.intervals[0])}, {about}), "

@@ -52,18 +52,23 @@ METRICS = (
     Column("parameters", "of the model"),
     Column("seconds", "from start to end of a run"),
 )
+RUNS = Column("runs", "on several data splits, perhaps with several seeds on each; the numbers are their means")
 OF_TEST = ("test %", "95% interval", "against best", "cross-entropy", "overconfident")
 
 
 def table(comparison: Comparison) -> Table:
     """Rank, what varies, and what came of it."""
     options = [Column(name, "varied option", _is_numeric(comparison, name)) for name in comparison.options]
+    is_split = any(len({*c.splits}) > 1 for c in comparison.configurations)
     described = options or [Column("configuration", "model and optimizer", False)]
     rows = [
         (Cell(str(place + 1), place + 1), *_settings(configuration), *_metrics(comparison, place))
         for place, configuration in enumerate(comparison.configurations)
     ]
-    ranked = Table((Column("#", "rank by validation accuracy"), *described, *METRICS), tuple(rows))
+    ranked = Table(
+        (Column("#", "rank by validation accuracy"), *described, RUNS if is_split else METRICS[0], *METRICS[1:]),
+        tuple(rows),
+    )
     return _without(ranked, OF_TEST) if comparison.sealed else ranked
 
 
