@@ -820,18 +820,18 @@ def test_a_rise_within_the_error_of_validation_images_is_none(home: Path):
 
 
 def test_folds_are_repetitions_and_their_seeds_are_averaged(home: Path):
-    for number, (optimizer, fold, seed) in enumerate(product(("adam", "sgd"), range(4), range(2))):
-        split = {"dataset.folds": 4, "dataset.fold": fold, "dataset.split_seed": None}
-        config = configured(**{"optimizer.name": optimizer, "seed": seed})
-        config["dataset"] |= {key.partition(".")[2]: value for key, value in split.items()}
-        accuracy = {"adam": 0.95, "sgd": 0.9}[optimizer] + fold / 200
+    saved = experiments.compose("dataset=digits", "dataset.folds=4", "dataset.fold=0").to_saved()
+    for number, (rate, fold, seed) in enumerate(product((0.003, 0.3), range(4), range(2))):
+        config = {**saved, "optimizer": {**saved["optimizer"], "learning_rate": rate}, "seed": seed}
+        config["dataset"] = {**saved["dataset"], "fold": fold}
+        accuracy = (0.95 if rate < 0.1 else 0.9) + fold / 200
         write_run(
             home / "multirun" / "s" / str(number), predictions(accuracy, number), config=config, sweep="s",
-            varied={"optimizer": optimizer, "fold": fold, "seed": seed},
+            varied={"learning_rate": rate, "fold": fold, "seed": seed},
             dataset=DatasetSummary(name="digits", digest="d" * 64, source="a test", notes=["validation: a fold"]),
         )  # fmt: skip
     compared = compare(lookup.find("s", home))
-    assert [c.label for c in compared.configurations] == ["adam", "sgd"]
+    assert [c.label for c in compared.configurations] == ["learning_rate 0.003", "learning_rate 0.3"]
     best = compared.best
     assert (best.repeated, len(best.records), best.sample.seeds) == ("4 folds × 2 seeds", 8, 4)
     right = best.scores.right
@@ -842,7 +842,7 @@ def test_folds_are_repetitions_and_their_seeds_are_averaged(home: Path):
     assert "4 folds × 2 seeds each" in compared.pairs[0].reason
     told = text_of(compared)
     assert "All of this is about 4 folds × 2 seeds of the training images and one set of test images" in told
-    assert [column.title for column in table(compared).columns[:3]] == ["#", "optimizer", "runs"]
+    assert [column.title for column in table(compared).columns[:3]] == ["#", "learning_rate", "runs"]
 
 
 # --- the command
