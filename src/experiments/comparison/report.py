@@ -106,6 +106,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "data": _data(comparison),
         "records": [record for c in configurations for record in c.records],
         "bars": draw_bars(comparison),
+        "measured": charts.are_measured(configurations),
         "panels": charts.learning_curves(configurations),
         "most_curves": charts.MOST_CONFIGURATIONS,
         "legend": charts.legend(configurations),
@@ -156,6 +157,8 @@ def _matrix(comparison: Comparison) -> list[tuple[str, list[Pair]]]:
     """A row for each configuration but the first: its pairs with those that rank before it."""
     first = comparison.configurations[:MATRIX]
     pairs = {(id(pair.a), id(pair.b)): pair for pair in comparison.matrix}
+    if not pairs:
+        return []
     return [(b.label, [pairs[id(a), id(b)] for a in first[:place]]) for place, b in enumerate(first) if place]
 
 
