@@ -320,7 +320,7 @@ def test_pairs_of_single_runs_are_mcnemars(sweep: Sweep):
 def test_unequal_seeds_are_compared_by_welchs_test(home: Path, sweep: Sweep):
     runs = sweep(ACCURACY.__getitem__, optimizer__name=["sgd", "adam"])
     (pair,) = compare(runs[:-1]).pairs
-    assert "2 and 3 seeds" in pair.reason
+    assert "2 seeds and 3 seeds" in pair.reason
     assert 1 <= pair.accuracy.degrees <= 3
     assert pair.is_shown
 

@@ -316,10 +316,9 @@ def test_galleries_give_way_to_a_sentence(home: Path, digits, monkeypatch: pytes
 
 
 def test_training_curves_are_those_that_are_measured_as_validation_is(home: Path, digits: tuple) -> None:
-    (run,) = write_runs(home, digits, seeds=1, optimizer=["sgd"])
-    measured = [
-        replace(row, train_measured_accuracy=0.75, train_measured_cross_entropy=0.5, unknown=()) for row in run.rows
-    ]
+    (run,) = write_runs(home, digits, seeds=1, optimizer__name=["sgd"])
+    values = {"train_measured_accuracy": 0.75, "train_measured_cross_entropy": 0.5}
+    measured = [replace(row, **values, unknown=()) for row in run.rows]
     assert "running means" in write_report([run], home / "report")[0].read_text()
     files.write_history(run.directory / files.HISTORY, measured)
     html = write_report([records.load(run.directory)], home / "report")[0].read_text()

@@ -118,7 +118,9 @@ class Field:
             seeds = f"{len(a.repetitions)} matched {_noun(a)}s"
         else:
             seeds = f"{_seeds(a, b)}, whose spread is known with {found.degrees:.0f} degrees of freedom"
-        borrowed = ", borrowed by the one with a single run" if 1 in (len(a.repetitions), len(b.repetitions)) else ""
+        borrowed = (
+            f", borrowed by the one with a single {_noun(a)}" if 1 in (len(a.repetitions), len(b.repetitions)) else ""
+        )
         return f"studentized range of {len(self.configurations)} means; {seeds}{borrowed}; {images}"
 
 
@@ -154,7 +156,9 @@ def _count(scores: Scores) -> str:
 
 
 def _seeds(a: Configuration, b: Configuration) -> str:
-    return f"{a.repeated} each" if a.repeated == b.repeated else f"{a.repeated} and {b.repeated}"
+    if a.repeated == b.repeated:
+        return f"{a.repeated} each"
+    return " and ".join(c.repeated for c in sorted((a, b), key=lambda c: len(c.repetitions)))
 
 
 def _noun(c: Configuration) -> str:
