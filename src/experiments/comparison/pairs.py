@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from experiments.comparison.comparisons import (
     LEVEL,
@@ -14,7 +15,6 @@ from experiments.comparison.comparisons import (
     difference,
     holm,
     mcnemar,
-    pairs_of,
     step_down,
 )
 from experiments.comparison.configurations import Configuration
@@ -83,8 +83,7 @@ class Field:
 
     def among(self, shown: int, known: Sequence[Pair]) -> list[Pair]:
         """Every pair of the first `shown`; those with the very first are `known`."""
-        inner = [(a, b) for a, b in pairs_of(min(shown, len(self.configurations))) if a > 0]
-        pairs = [self._pair(a, b) for a, b in inner]
+        pairs = [self._pair(a, b) for a, b in combinations(range(1, min(shown, len(self.configurations))), 2)]
         adjusted = self._adjusted([*pairs, *known], lambda all_: [d.p_value(len(self.configurations)) for d in all_])
         others = [_decided(pair, p) for pair, p in zip(pairs, adjusted[: len(pairs)], strict=True)]
         return [*known[: shown - 1], *others]

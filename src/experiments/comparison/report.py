@@ -13,7 +13,7 @@ from experiments.comparison.axes import shade
 from experiments.comparison.bars import draw_bars
 from experiments.comparison.comparison import MATRIX, Comparison, title
 from experiments.comparison.configurations import Configuration
-from experiments.comparison.formats import p_text, percent, percent_interval, point_interval, points, signed
+from experiments.comparison.formats import p_text, percent, percent_interval, points, signed
 from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.mistakes import Mistake
 from experiments.comparison.pairs import Pair
@@ -78,7 +78,6 @@ def _environment() -> jinja2.Environment:
     }  # fmt: skip
     environment.globals |= {
         "points": points,
-        "point_interval": point_interval,
         "signed": signed,
         "colour": charts.colour,
     }
@@ -97,7 +96,6 @@ def _context(comparison: Comparison) -> dict[str, Any]:
     return {
         "comparison": comparison,
         "headlines": told[:shown],
-        "sentences": told,
         "details": told[shown:],
         "table": table(comparison),
         "essential": {*ESSENTIAL, *options},

@@ -136,21 +136,14 @@ def runs_csv(comparison: Comparison) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head + tail)
-    for rank, c, record in runs:
+    for rank, c, record in [*runs, *((None, None, record) for record in comparison.apart)]:
         overfits = record.overfitting.epoch if record.overfitting else None
-        writer.writerow(
-            [rank, record.name, record.state, record.sweep, record.job, *c.settings.values(), record.seed]
-            + [record.metrics.get(metric) for metric in metrics]
-            + [overfits, record.epochs_run, record.parameters, record.seconds]
-            + [record.run_key, record.directory.resolve(), None]
-        )
-    for record in comparison.apart:
         error = f"{record.error.type}: {record.error.message}" if record.error else None
-        settings = [of_sweep(record).get(option) for option in comparison.options]
+        settings = c.settings if c else of_sweep(record)
         writer.writerow(
-            [None, record.name, record.state, record.sweep, record.job, *settings, record.seed]
-            + [record.metrics.get(metric) for metric in metrics]
-            + [None, record.epochs_run, record.parameters, record.seconds]
-            + [record.run_key, record.directory.resolve(), error]
+            [rank, record.name, record.state, record.sweep, record.job]
+            + [settings.get(option) for option in comparison.options]
+            + [record.seed, *(record.metrics.get(metric) for metric in metrics), overfits, record.epochs_run]
+            + [record.parameters, record.seconds, record.run_key, record.directory.resolve(), error]
         )
     return text.getvalue()
