@@ -151,4 +151,4 @@ def _read(predictions: Predictions, dataset_digest: str, test_sets: dict[str, Im
     predicted = predictions.test_probabilities.argmax(axis=1).astype(np.int16)
     losses = image_cross_entropy(predictions.test_probabilities, labels).astype(np.float32)
     confidence = predictions.test_probabilities.max(axis=1).astype(np.float32)
-    return Scores(test_set, *(of[None] for of in (predicted == labels, losses, predicted, confidence)))
+    return Scores(test_set, (predicted == labels)[None], losses[None], predicted[None], confidence[None])

@@ -215,7 +215,7 @@ def _chart(metric: str, kind: str, *, deleted: bool = False) -> dict[str, Any]:
         "uuid": metric, "type": kind, "metricKey": metric, "displayName": name, "metricSectionId": split,
         "runsCountToCompare": 10, "deleted": deleted, "isGenerated": True,
     }  # fmt: skip
-    line = {
+    line: dict[str, Any] = {
         "lineSmoothness": 0, "scaleType": "log" if metric in LOGARITHMIC else "linear", "range": {},
         "xAxisKey": "step", "xAxisScaleType": "linear", "selectedXAxisMetricKey": "", "yAxisKey": "metric",
         "yAxisExpressions": [], "ignoreOutliers": False, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True,
