@@ -27,8 +27,8 @@ LAYERS = (
     ("training",),
     ("comparison",),
     ("recording", "runner"),
-    ("unsealing",),
     ("sweeps", "reproduction"),
+    ("unsealing",),
     ("command_line",),
     ("entrance", "run", "reproduce", "compare", "figures", "ui", "sync", "unseal", "__main__"),
 )

@@ -57,16 +57,20 @@ def work(planner: Planner, directory: Path, home: Path) -> None:
         home: which holds the ledger and MLflow's store.
     """
     try:
-        record, config = records.load(directory), None
-        with lease.held(directory, after=record.lease):
-            record = records.load(directory)
-            if record.state != RunState.FINISHED or not record.sealed:
-                raise InputError(f"{record.name}: was unsealed, or is trained anew, by another process")
+        with lease.held(directory, after=records.load(directory).lease):
+            record = _load_sealed(directory)
             config = config_of(record)
             before = _look(record, config, home)
         planner.tell(Unsealed(before, _mirror(record, config, home)))
     except (ExperimentsError, OSError, ValueError) as error:
         planner.tell(Ended(Ending.FAILED, "; ".join(str(error).splitlines())))
+
+
+def _load_sealed(directory: Path) -> Record:
+    record = records.load(directory)
+    if record.state != RunState.FINISHED or not record.sealed:
+        raise InputError(f"{record.name}: was unsealed, or is trained anew, by another process")
+    return record
 
 
 def _look(record: Record, config: RunConfig, home: Path) -> int:

@@ -38,7 +38,14 @@ class Scored(NamedTuple):
 
 
 def look(trainer: Trainer, data: ImageData, record: Record, home: Path) -> Scored:
-    """Scores the test images, and enters that in the ledger of looks; a ledger that is not to be written is told."""
+    """Scores the test images, and enters that in the ledger of looks; a ledger that is not to be written is told.
+
+    Args:
+        trainer: with the finished model.
+        data: that it was trained on.
+        record: of the run.
+        home: which holds the ledger.
+    """
     try:
         looks.add(home, record, "run")
     except OSError as error:
@@ -52,7 +59,13 @@ def score_test(trainer: Trainer, data: ImageData) -> Scored:
 
 
 def with_test(predictions: Predictions, test: Scored, data: ImageData) -> Predictions:
-    """The predictions of validation images with those of the test images beside them."""
+    """The predictions of validation images with those of the test images beside them.
+
+    Args:
+        predictions: of validation images.
+        test: what `score_test` gave.
+        data: whose test images these are.
+    """
     return replace(
         predictions,
         test_probabilities=test.probabilities,
