@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,9 @@ from experiments.errors import InputError
 from experiments.results import files, looks, records, tracking
 from experiments.results.records import Record
 from experiments.results.verdict import judge, tell
+from experiments.sweeps import tables
 from experiments.sweeps.executor import Ended
+from experiments.sweeps.status import JobState, Status
 
 VIEWS = ("model=linear", "training.epochs=2", "regularization=augmentation", "regularization.augmentation.test_views=3")
 
@@ -203,6 +206,19 @@ def test_report_lists_broken_seals_and_counts_looks(runs: Runs) -> None:
     html = write(compared, runs.home / "report")[0].read_text()
     assert "Seals broken" in html
     assert looks.read(runs.home).looks[-1].by in html
+
+
+def test_sweep_tells_no_test_number_where_a_job_is_sealed(runs: Runs) -> None:
+    jobs = [SimpleNamespace(number=n, varied={"width": n}, run_key=f"{n}", config_key=f"{n}") for n in range(2)]
+    statuses: Any = [
+        Status(job, JobState.DONE, JobState.DONE, record=record)  # type: ignore[arg-type]
+        for job, record in zip(jobs, (runs.open, runs.sealed), strict=True)
+    ]
+    plan: Any = SimpleNamespace(varied=["width"])
+    assert all("test" not in row for row in tables.ended(plan, statuses))
+    assert str(runs.open.metrics["test/accuracy"]) not in tables.summary(plan, statuses)
+    assert str(runs.open.metrics["validation/accuracy"]) in tables.summary(plan, statuses)
+    assert all("test" in row for row in tables.ended(plan, statuses[:1]))
 
 
 # Repeats.
