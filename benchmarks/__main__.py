@@ -79,7 +79,8 @@ def earlier_rows() -> dict[str, str]:
 def write(table: str) -> None:
     """Replaces results.md, and the same table in the README."""
     text = (
-        f"{machine()}.\nMedians of n rounds; sides alternated; a ratio is the median of the rounds' ratios.\n\n{table}"
+        f"On a CPU: {machine()}.\nMedians of n rounds; sides alternated; a ratio is the median of the rounds' ratios, "
+        f"from n = 5 on with their range.\n\n{table}"
     )
     RESULTS.write_text(f"# Results of `make bench`\n\n{text}")
     README.write_text(TABLE.sub(lambda _: text, README.read_text()))

@@ -44,7 +44,7 @@ def main(folder: Path, epochs: int, optimizer: str = "adam") -> None:
     np.savez(folder / "predictions.npz", probabilities=probabilities, labels=test_labels)
     evaluation = evaluate(probabilities, test_labels, doubtful=MNIST_DOUBTFUL)
     overfitting = find_overfitting(
-        history["loss"], history["val_loss"],
+        history["loss"], history["val_loss"], images=VALIDATION,
         train_accuracy=evaluate(seen, labels[:VALIDATION]).accuracy,
         validation_accuracy=evaluate(held_out, labels[validation]).accuracy,
     )  # fmt: skip

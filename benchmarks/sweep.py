@@ -1,4 +1,4 @@
-"""Claim: a sweep uses the machine: against Hydra's own launcher, bare scripts in turn, and the machine's own peak."""
+"""Claim: a sweep uses the CPU: against Hydra's own launcher, bare scripts in turn and side by side, and its peak."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ import numpy as np
 from benchmarks.measurement import HERE, Row, alternate, compare
 from experiments.config import available_cores
 
-JOBS, EPOCHS, ROUNDS = 8, 3, 2
+JOBS, EPOCHS, ROUNDS = 8, 3, 5
 SWEEP = f"a sweep of {JOBS} jobs × {EPOCHS} epochs"
-LIMITS = {4: (0.5, 0.45), 2: (0.75, 0.65)}  # by cores
+TOLD = {
+    "basic launcher": "Hydra's basic launcher",
+    "bare scripts": "bare scripts, one after another",
+    "joblib": "bare scripts under joblib, one thread and one core each",
+    "xargs": "bare scripts under `xargs -P`, one thread and one core each",
+}
+# By cores, in the order of the rivals: scripts side by side use the cores as well, and have no scheduler to wait for.
+LIMITS = {4: (0.5, 0.45, 1.05, 1.05), 2: (0.75, 0.65, 1.05, 1.05)}
 TRAINING, VALIDATION, TEST = 54_000, 6_000, 10_000  # images
 # Multiply-adds of the default network for one image: two convolutions and the classifier.
 FIRST, REST = 26 * 26 * 32 * 9, 11 * 11 * 64 * 9 * 32 + 1600 * 10
@@ -37,23 +44,33 @@ def efficiency(what: str, seconds: Sequence[float], useful: float, peak: float) 
 
 
 def sides() -> dict[str, list[float]]:
-    """Seconds of our sweep, and of the same jobs under Hydra's basic launcher and as bare scripts."""
+    """Seconds of our sweep, and of the same jobs by other means, see `TOLD`."""
     jobs = ["-m", "dataset=mnist", f"training.epochs={EPOCHS}", f"seed=range({JOBS})"]
     return alternate(
         {
             "ours": lambda _: ["-m", "experiments.run", *jobs],
             "basic launcher": lambda _: [str(HERE / "basic_launcher.py"), *jobs],
             "bare scripts": lambda folder: [str(HERE / "one_after_another.py"), str(folder), str(EPOCHS), str(JOBS)],
+            **{
+                rival: lambda folder, rival=rival: [
+                    str(HERE / "side_by_side.py"),
+                    str(folder),
+                    str(EPOCHS),
+                    str(JOBS),
+                    rival,
+                ]
+                for rival in ("joblib", "xargs")
+            },
         },
         ROUNDS,
     )
 
 
-def ratios(what: str, seconds: dict[str, list[float]], limits: tuple[float, float]) -> list[Row]:
-    """Our sweep against both others."""
+def ratios(what: str, seconds: dict[str, list[float]], limits: Sequence[float]) -> list[Row]:
+    """Our sweep against each rival, with its limit."""
     return [
-        compare(f"{what} ÷ Hydra's basic launcher", seconds["ours"], seconds["basic launcher"], limits[0]),
-        compare(f"{what} ÷ bare scripts, one after another", seconds["ours"], seconds["bare scripts"], limits[1]),
+        compare(f"{what} ÷ {told}", seconds["ours"], seconds[rival], limit)
+        for (rival, told), limit in zip(TOLD.items(), limits, strict=True)
     ]
 
 

@@ -28,11 +28,12 @@ LAYERS = (
     ("comparison",),
     ("recording", "runner"),
     ("sweeps", "reproduction"),
+    ("unsealing",),
     ("command_line",),
-    ("entrance", "run", "reproduce", "compare", "figures", "ui", "sync", "__main__"),
+    ("entrance", "run", "reproduce", "compare", "figures", "ui", "sync", "unseal", "__main__"),
 )
 PEERS = ("sweeps", "reproduction")  # rooms on one floor that know nothing of each other
-ENTRANCES = {"run", "reproduce", "compare", "figures", "ui", "sync"}
+ENTRANCES = {"run", "reproduce", "compare", "figures", "ui", "sync", "unseal"}
 DOORS = {  # which modules may import a big library at all
     "matplotlib": ("results/plots/",),
     "mlflow": ("results/tracking", "sweeps/executors/preload.py"),

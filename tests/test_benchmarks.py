@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks import __main__ as benchmarks
-from benchmarks import measurement, sweep
+from benchmarks import measurement, sweep, time_to_99
 
 from experiments.conf import CONF
 from experiments.config import compose
@@ -32,6 +32,23 @@ def test_ratio_is_the_median_of_the_ratios_of_rounds() -> None:
     row = measurement.compare("a ÷ b", [1, 2, 9], [2, 8, 10], 0.5)
     assert str(row) == "| a ÷ b | 2.0 s | 8.0 s | 0.50 | ≤ 0.5 | 3 |"
     assert str(measurement.state("c", [3, 1, 2], " MB", "≤ 5 MB", digits=0)) == "| c | 2 MB |  |  | ≤ 5 MB | 3 |"
+
+
+def test_ratio_of_five_rounds_has_the_range_of_rounds() -> None:
+    assert measurement.compare("a ÷ b", [1, 2, 3, 4, 5], [10] * 5, 0.5).ratio == "0.30 (0.1 to 0.5)"
+
+
+def test_time_to_99_is_no_claim_where_a_seed_does_not_get_there() -> None:
+    reached = time_to_99.judge([1.0] * 5, [10.0] * 5, [0.99, 0.991, 0.992, 0.993, 0.994])
+    assert (reached.ours, reached.ratio) == ("1.0 s", "0.10 (0.1 to 0.1)")
+    missed = time_to_99.judge([1.0] * 5, [10.0] * 5, [0.9899, 0.991, 0.992, 0.993, 0.994])
+    assert (missed.ours, missed.theirs, missed.ratio) == ("1.0 s; 4 of 5 seeds reach it", "10.0 s", "–")
+
+
+def test_sweep_is_compared_with_every_rival() -> None:
+    rows = sweep.ratios("a sweep", {"ours": [1.0], **{rival: [2.0] for rival in sweep.TOLD}}, sweep.LIMITS[2])
+    assert [row.claim.partition(" ÷ ")[2] for row in rows] == [*sweep.TOLD.values()]
+    assert {*map(len, sweep.LIMITS.values())} == {len(sweep.TOLD)}
 
 
 def test_rows_are_replaced_by_claim_and_kept_on_one_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

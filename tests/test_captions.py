@@ -68,7 +68,8 @@ def test_epoch_begins_with_the_metric_that_runs_are_chosen_by() -> None:
     metrics = captions.epoch_metrics(epoch_row(1))
     assert next(iter(metrics)) == "validation/accuracy"
     assert metrics["learning_rate"] == 0.001
-    assert len(metrics) == 10
+    assert len(metrics) == 12
+    assert (metrics["validation/error_percent"], metrics["train/measured_error_percent"]) == (25.0, 15.0)
     assert "weights_digest" not in metrics
 
 
@@ -77,9 +78,17 @@ def test_final_metrics_of_training_are_apart_from_its_curve(tmp_path: Path) -> N
     assert final["train/final_accuracy"] == 0.9923
     assert "train/accuracy" not in final
     assert final["parameters"] == 7850
-    assert len(final) == len(METRICS) + 1
+    assert final["validation/error_percent"] == 1.63
+    assert len(final) == len(METRICS) + 2
     for metrics in ({}, METRICS):  # those of a run that was killed between its evaluation and its end
         assert captions.final_metrics(write_record(tmp_path / f"unfinished-{len(metrics)}", metrics=metrics)) == {}
+
+
+def test_numbers_are_rounded_to_what_a_float32_knows(tmp_path: Path) -> None:
+    record = write_record(tmp_path / "run", metrics={"test/accuracy": 0.9837000370025635}, parameters=12_345_678)
+    final = captions.final_metrics(record)
+    assert final["test/accuracy"] == 0.9837
+    assert final["parameters"] == 12_345_678
 
 
 def test_note_of_a_run_says_how_good_it_is_and_how_to_repeat_it(tmp_path: Path) -> None:
@@ -125,7 +134,9 @@ def test_view_filters_sorts_and_shows_what_varies() -> None:
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`validation/accuracy`", False)
     assert state["selectedColumns"][:3] == ["params.`optimizer`", "params.`seed`", "metrics.`validation/accuracy`"]
     shown = [chart["metricKey"] for chart in state["compareRunCharts"] if not chart["deleted"]]
-    assert shown[0] == "validation/accuracy"
+    assert shown[0] == "validation/error_percent"
+    scales = {chart["metricKey"]: chart.get("scaleType") for chart in state["compareRunCharts"]}
+    assert (scales["validation/error_percent"], scales["validation/accuracy"]) == ("log", "linear")
     assert {chart["metricSectionId"] for chart in state["compareRunCharts"]} == {
         section["uuid"] for section in state["compareRunSections"]
     }

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from experiments.comparison.terminal import show
 from experiments.errors import InputError
 from experiments.results import lookup, records
 from experiments.results.evaluation import calibration_error
-from experiments.results.records import Predictions, Record
+from experiments.results.records import DatasetSummary, Predictions, Record
 from recomputed import Expected
 from synthetic_runs import configured, probabilities_of, rows_of, write_run
 
@@ -319,7 +320,7 @@ def test_pairs_of_single_runs_are_mcnemars(sweep: Sweep):
 def test_unequal_seeds_are_compared_by_welchs_test(home: Path, sweep: Sweep):
     runs = sweep(ACCURACY.__getitem__, optimizer__name=["sgd", "adam"])
     (pair,) = compare(runs[:-1]).pairs
-    assert "2 and 3 seeds" in pair.reason
+    assert "2 seeds and 3 seeds" in pair.reason
     assert 1 <= pair.accuracy.degrees <= 3
     assert pair.is_shown
 
@@ -791,24 +792,13 @@ def test_calibration_of_small_validation_sets_fits_nothing(three: Comparison):
 def test_overfitting_is_counted_over_seeds(home: Path):
     rising = rows_of([0.5, 0.3, 0.2, 0.1, 0.05], [0.4, 0.25, 0.5, 0.9, 1.5], [0.9, 0.95, 0.96, 0.97, 0.98])
     falling = rows_of([0.5, 0.3, 0.2, 0.1, 0.05], [0.4, 0.3, 0.25, 0.2, 0.18], [0.9, 0.95, 0.96, 0.97, 0.98])
-    for seed, rows in enumerate((rising, rising, falling)):
-        write_run(
-            home / "multirun" / "s" / str(seed),
-            predictions(0.9, seed),
-            rows=rows,
-            config=configured(seed=seed),
-            sweep="s",
-        )
-    (found,) = compare(lookup.find("s", home)).overfitting
-    assert (found.judged, found.overfit, found.first, str(found)) == (3, 2, (3, 3), "2 of 3 seeds, epoch 3")
-    for seed in (3, 4, 5):
-        write_run(
-            home / "multirun" / "s" / str(seed),
-            predictions(0.9, seed),
-            rows=rising,
-            config=configured(seed=seed),
-            sweep="s",
-        )
+    for seed, rows in enumerate((rising, rising, falling, rising, rising, rising)):
+        config, directory = configured(seed=seed), home / "multirun" / "s" / str(seed)
+        write_run(directory, predictions(0.9, seed), rows=rows, config=config, sweep="s")
+        if seed == 2:
+            (found,) = compare(lookup.find("s", home)).overfitting
+            assert (found.judged, found.overfit, found.first) == (3, 2, (3, 3))
+            assert str(found) == "2 of 3 seeds, epoch 3"
     (found,) = compare(lookup.find("s", home)).overfitting
     assert (found.overfit, found.verdict) == (5, True)
 
@@ -819,6 +809,40 @@ def test_a_rise_within_the_error_of_validation_images_is_none(home: Path):
     assert record.overfitting.epoch is not None
     (found,) = compare(lookup.find("a", home)).overfitting
     assert (found.overfit, str(found)) == (0, "no")
+    few = replace(record.overfitting, verdict="Overfitting cannot be judged by 24 validation images; …", epoch=None)
+    record.write(overfitting=few)
+    compared = compare(lookup.find("a", home))
+    assert (compared.overfitting[0].judged, str(compared.overfitting[0])) == (0, "–")
+    assert "Overfitting cannot be judged by 24 validation images" in text_of(compared)
+
+
+# --- folds
+
+
+def test_folds_are_repetitions_and_their_seeds_are_averaged(home: Path):
+    saved = experiments.compose("dataset=digits", "dataset.folds=4", "dataset.fold=0").to_saved()
+    for number, (rate, fold, seed) in enumerate(product((0.003, 0.3), range(4), range(2))):
+        config = {**saved, "optimizer": {**saved["optimizer"], "learning_rate": rate}, "seed": seed}
+        config["dataset"] = {**saved["dataset"], "fold": fold}
+        accuracy = (0.95 if rate < 0.1 else 0.9) + fold / 200
+        write_run(
+            home / "multirun" / "s" / str(number), predictions(accuracy, number), config=config, sweep="s",
+            varied={"learning_rate": rate, "fold": fold, "seed": seed},
+            dataset=DatasetSummary(name="digits", digest="d" * 64, source="a test", notes=["validation: a fold"]),
+        )  # fmt: skip
+    compared = compare(lookup.find("s", home))
+    assert [c.label for c in compared.configurations] == ["learning_rate 0.003", "learning_rate 0.3"]
+    best = compared.best
+    assert (best.repeated, len(best.records), best.sample.seeds) == ("4 folds × 2 seeds", 8, 4)
+    right = best.scores.right
+    folds = [record.config["dataset"]["fold"] for record in best.records]
+    of_folds = [right[[fold == each for fold in folds]].mean() for each in range(4)]
+    np.testing.assert_allclose(best.sample.seed_means, of_folds)
+    assert compared.pairs[0].accuracy.degrees <= 6  # 3 of each, not 7
+    assert "4 folds × 2 seeds each" in compared.pairs[0].reason
+    told = text_of(compared)
+    assert "All of this is about 4 folds × 2 seeds of the training images and one set of test images" in told
+    assert [column.title for column in table(compared).columns[:3]] == ["#", "learning_rate", "runs"]
 
 
 # --- the command

@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise, product
 from pathlib import Path
@@ -24,7 +26,7 @@ from experiments.comparison.comparison import compare
 from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.reliability_chart import reliability_chart
-from experiments.comparison.report import write_report
+from experiments.comparison.report import write
 from experiments.comparison.sentences import headlines, sentences
 from experiments.config import compose
 from experiments.results import files, lookup, records
@@ -41,6 +43,10 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     """Labels and image digests of the digits' test set."""
     test = compose("dataset=digits").dataset.load().test
     return test.labels, image_digests(test.images)
+
+
+def write_report(runs: Sequence[Record], directory: Path) -> list[Path]:
+    return write(compare(runs), directory)
 
 
 def write_runs(home: Path, digits: tuple[np.ndarray, np.ndarray], seeds: int = 2, **grid: list) -> list[Record]:
@@ -309,8 +315,20 @@ def test_galleries_give_way_to_a_sentence(home: Path, digits, monkeypatch: pytes
 # --- charts
 
 
+def test_training_curves_are_those_that_are_measured_as_validation_is(home: Path, digits: tuple) -> None:
+    (run,) = write_runs(home, digits, seeds=1, optimizer__name=["sgd"])
+    values = {"train_measured_accuracy": 0.75, "train_measured_cross_entropy": 0.5}
+    measured = [replace(row, **values, unknown=()) for row in run.rows]
+    assert "running means" in write_report([run], home / "report")[0].read_text()
+    files.write_history(run.directory / files.HISTORY, measured)
+    html = write_report([records.load(run.directory)], home / "report")[0].read_text()
+    assert "measured as validation is" in html
+    assert ": 25 at the end" in html
+
+
 def test_round_ticks_span_the_values_in_round_steps():
     assert round_ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert round_ticks(0.6, 1.1) == [0.6, 0.7, 0.8, 0.9, 1.0, 1.1]  # 1.1 / 0.1 is above 11
     assert round_ticks(98.3, 99.1) == [98.2, 98.4, 98.6, 98.8, 99.0, 99.2]
     for low, high in ((0.003, 0.004), (-3, 1_000), (5, 5), (0, 0)):
         ticks = round_ticks(low, high)

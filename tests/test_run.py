@@ -204,7 +204,7 @@ def test_directory_holds_everything_but_the_checkpoint(ending: Ended) -> None:
     }  # fmt: skip
     assert {path.name for path in (directory / "figures").iterdir()} == FIGURES
     assert {path.name for path in (directory / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
-    assert {path.name for path in ending.home.iterdir()} == {"outputs", "mlflow.db", "mlartifacts"}
+    assert {path.name for path in ending.home.iterdir()} == {"outputs", "mlflow.db", "mlartifacts", "looks.jsonl"}
     assert {path.name for path in ending.home.parent.iterdir()} == {"home"}  # the current directory
 
 

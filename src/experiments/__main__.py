@@ -10,6 +10,7 @@ COMMANDS = {
     "run": "one run, or with -m a sweep",
     "compare": "which is better, and is it real?",
     "reproduce": "repeat a run, and check it",
+    "unseal": "look at the test images of sealed runs, once",
     "figures": "draw the figures of finished runs again",
     "ui": "the MLflow UI on the runs of this folder",
     "sync": "mirror to MLflow what could not be mirrored at the time",

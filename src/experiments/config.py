@@ -46,7 +46,7 @@ class RunConfig(Option):
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
 
     def identity(self) -> dict[str, Any]:
-        """What can change the result: not threads, tracking, figures, what is measured beside, nor where the data lie.
+        """What can change the result: not threads, tracking, figures, what is measured beside, the data's place or a seal.
 
         Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true. A
         regularization's name is only the label of a preset: what stands here follows from the values.
@@ -59,7 +59,7 @@ class RunConfig(Option):
                 "tracking": True,
                 "figures": True,
                 "training": {"threads", "measure_training"},
-                "dataset": {"path"},
+                "dataset": {"path", "sealed"},
             }
         )
         values["regularization"]["name"] = regularization

@@ -83,6 +83,8 @@ class _Loaded:
         from experiments.errors import InputError
         from experiments.results import test_images
 
+        if record.sealed:
+            return test_images.without("the test set is sealed")
         try:
             dataset, digests = record.config.get("dataset"), record.predictions.test_image_digests
         except InputError as error:

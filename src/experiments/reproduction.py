@@ -66,10 +66,9 @@ def config_of(record: Record, *, threads: int | None = None) -> RunConfig:
         config = validate_saved(values)
     except InputError as error:
         raise _explain(record, values, error.mistakes) from None
-    if threads is None:
-        return config
     chosen = config.model_dump()
-    return validate(chosen | {"training": chosen["training"] | {"threads": threads}})
+    chosen["dataset"]["sealed"] = record.sealed  # a repeat looks at what its original has looked at, and no more
+    return validate(chosen | {"training": chosen["training"] | {"threads": threads or chosen["training"]["threads"]}})
 
 
 def _explain(record: Record, values: Any, mistakes: Sequence[str]) -> InputError:

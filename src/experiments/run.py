@@ -143,7 +143,13 @@ def _tell_uneven(metrics: Mapping[str, float]) -> str:
 
 def _tell(record: Record) -> int:
     """Prints how a run ended, the next useful command and, last, its directory."""
-    if record.state == RunState.FINISHED and record.overfitting:
+    if record.state == RunState.FINISHED and record.sealed and record.overfitting:
+        say(
+            f"validation accuracy {record.metrics['validation/accuracy']:.2%}; the test set is sealed",
+            record.overfitting.verdict,
+            f"next: python -m experiments.unseal {record.name}, once nothing is left to choose",
+        )
+    elif record.state == RunState.FINISHED and record.overfitting:
         low, high = record.metrics["test/accuracy_low"], record.metrics["test/accuracy_high"]
         alone = record.metrics.get("test/accuracy_one_view")
         say(

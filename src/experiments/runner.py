@@ -17,14 +17,14 @@ from experiments.errors import InputError
 from experiments.ingredients.splits import ImageData, Split
 from experiments.recording import Origin, open_record, recording, stoppable, timed
 from experiments.results import drawing, files
-from experiments.results.evaluation import evaluate, find_overfitting, image_digests, is_uneven, predictions_digest
+from experiments.results.evaluation import evaluate, find_overfitting, predictions_digest
 from experiments.results.files import EpochRow
 from experiments.results.lease_file import lease_seconds
 from experiments.results.records import Predictions, Record
 from experiments.results.states import RunState
 from experiments.results.test_images import of_data
 from experiments.results.tracking import Mirror
-from experiments.training import runtime
+from experiments.training import runtime, scoring
 from experiments.training.checkpoint import Checkpoints, State
 from experiments.training.progress import describe, live_bar
 
@@ -172,39 +172,32 @@ def _write_progress(record: Record, rows: list[EpochRow]) -> None:
 
 def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: Record) -> None:
     """The numbers of the final model, in the record and in `predictions.npz`. Only here the test set is read."""
+    sealed = trainer.config.dataset.sealed
     with timed(record, "evaluate"):
-        splits = {"test": data.test, "validation": data.validation}
-        alone = {name: trainer.predict(split.images) for name, split in splits.items()}
+        validation = scoring.score(trainer, data, "validation", data.validation)
+        test = None if sealed else scoring.look(trainer, data, record, files.home())
         predictions = Predictions(
-            test_probabilities=trainer.mean_over_views(data.test.images, alone["test"]),
-            test_labels=data.test.labels,
-            test_image_digests=image_digests(data.test.images),
-            validation_probabilities=trainer.mean_over_views(data.validation.images, alone["validation"]),
-            validation_labels=data.validation.labels,
+            validation_probabilities=validation.probabilities, validation_labels=data.validation.labels
         )
+        if test:
+            predictions = scoring.with_test(predictions, test, data)
         files.write_arrays(record.directory / files.PREDICTIONS, predictions.to_arrays())
-        test = evaluate(predictions.test_probabilities, data.test.labels, doubtful=data.doubtful)
-        validation = evaluate(predictions.validation_probabilities, data.validation.labels)
         seen = _training_images(trainer, data)
         train = evaluate(trainer.predict(seen.images), seen.labels)
-        one_view = {name: evaluate(alone[name], split.labels).accuracy for name, split in splits.items()}
         overfitting = find_overfitting(
             _training_curve(rows),
             [row.validation_cross_entropy for row in rows],
             images=len(data.validation.labels),
             train_accuracy=train.accuracy,
-            validation_accuracy=one_view["validation"],  # like the epochs', which see an image as it is
+            validation_accuracy=validation.one_view,  # like the epochs', which see an image as it is
         )
-        others = {"generalisation_gap": overfitting.generalisation_gap}
-        if trainer.config.regularization.augmentation.test_views > 1:
-            others |= {f"{name}/accuracy_one_view": accuracy for name, accuracy in one_view.items()}
-        if is_uneven(data.train.labels):
-            others |= test.class_metrics("test") | validation.class_metrics("validation")
+        gap = {"generalisation_gap": overfitting.generalisation_gap}
     record.write(
-        metrics=train.metrics("train") | validation.metrics("validation") | test.metrics("test") | others,
+        metrics=train.metrics("train") | validation.metrics | (test.metrics if test else {}) | gap,
         overfitting=overfitting,
         weights_digest=trainer.weights_digest(),
-        predictions_digest=predictions_digest(predictions.test_probabilities),
+        predictions_digest=predictions_digest(predictions.test_probabilities) if test else None,
+        sealed=sealed,
     )
 
 

@@ -80,8 +80,9 @@ def round_ticks(low: float, high: float, most: int = 5) -> list[float]:
     """
     span = (high - low) or abs(high) or 1.0
     size = 10 ** math.floor(math.log10(span / most))
-    step = next(size * factor for factor in (1, 2, 5, 10) if span / (size * factor) <= most)
-    return [round(tick * step, 12) for tick in np.arange(math.floor(low / step), math.ceil(high / step) + 1)]
+    step = next(size * factor for factor in (1, 2, 5, 10) if round(span / (size * factor), 9) <= most)
+    first, last = (round(end / step, 9) for end in (low, high))  # 0.3 / 0.1 is 2.9999999999999996
+    return [round(tick * step, 12) for tick in np.arange(math.floor(first), math.ceil(last) + 1)]
 
 
 def shade(value: float, values: Iterable[float]) -> int:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 
 from experiments.comparison.comparisons import Difference, mean_of
-from experiments.comparison.configurations import Configuration, read_predictions
+from experiments.comparison.configurations import Configuration
 from experiments.comparison.pairs import scored
+from experiments.comparison.scores import read_predictions
 from experiments.comparison.spread import sample
 from experiments.results.evaluation import (
     SMALLEST_PROBABILITY,
@@ -68,7 +69,7 @@ class Calibration:
 def overconfidence(configurations: Sequence[Configuration]) -> list[Difference | None]:
     """Mean confidence minus accuracy of each configuration; None where there are no predictions."""
     tested = [c for c in configurations if c.scores]
-    samples = [sample(c.scores.confidence - c.scores.right) for c in tested if c.scores]
+    samples = [sample(c.by_repetition(c.scores.confidence - c.scores.right)) for c in tested if c.scores]
     found = {id(c): mean_of(one.sample, one.spread) for c, one in zip(tested, scored(tested, samples), strict=True)}
     return [found.get(id(c)) for c in configurations]
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.comparison.axes import Axis, counting, linear, logarithmic
 from experiments.comparison.configurations import Configuration
+from experiments.results.files import MEASURED
 
 COLOURS = 8  # configurations that get a colour of their own, and a place in the legend
 MOST_CONFIGURATIONS = 30  # bands beyond that are a grey fog, and half of the report's bytes
@@ -25,7 +26,6 @@ class Series(NamedTuple):
 
     rank: int
     title: str
-    seeds: tuple[int, ...]
     y: NDArray[np.float64]
     dashed: bool = False
 
@@ -47,17 +47,27 @@ CURVES = {
 
 def learning_curves(configurations: Sequence[Configuration]) -> list[Panel]:
     """Panels that share one legend: mean and range of each configuration's seeds, and a line for each run."""
-    panels = []
+    panels, measured = [], are_measured(configurations)
     for columns, title in CURVES.items():
         found = [
-            Series(rank, c.label, c.seeds, _curves(c, column), dashed=column.startswith("train/") and len(columns) > 1)
-            for column in columns
+            Series(rank, c.label, _curves(c, column), dashed=column.startswith("train/") and len(columns) > 1)
+            for column in (map(_measured, columns) if measured else columns)
             for rank, c in enumerate(configurations[:MOST_CONFIGURATIONS])
         ]
         found = [series for series in found if np.isfinite(series.y).any()]
         if found:
             panels.append(Panel(title, _panel(found, title)))
     return panels
+
+
+def are_measured(configurations: Sequence[Configuration]) -> bool:
+    """Whether training images were measured after each epoch as validation images are, in all runs that are drawn."""
+    shown = [record for c in configurations[:MOST_CONFIGURATIONS] for record in c.records]
+    return all(np.isfinite(record.history[name]).all() for record in shown for name in MEASURED)
+
+
+def _measured(column: str) -> str:
+    return column.replace("train/", "train/measured_")
 
 
 def legend(configurations: Sequence[Configuration]) -> list[tuple[str, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from experiments.comparison.calibration import Calibration, calibrate, overconfidence
 from experiments.comparison.comparisons import Difference, may_be_best
-from experiments.comparison.configurations import Configuration, gather
+from experiments.comparison.configurations import Configuration, gather, key_of
 from experiments.comparison.effects import Effect, Importance, find_effects, importance
 from experiments.comparison.ensemble import Ensemble, ensemble
 from experiments.comparison.intervals import accuracy_interval
@@ -17,7 +19,9 @@ from experiments.comparison.pairs import Field, Pair
 from experiments.comparison.selection import Selection, judge_selection
 from experiments.comparison.settings import label, of_sweep
 from experiments.errors import InputError
+from experiments.results import files
 from experiments.results.evaluation import Interval
+from experiments.results.looks import Ledger, read_or_none
 from experiments.results.records import Record
 from experiments.results.states import RunState
 
@@ -47,13 +51,17 @@ class Comparison:
 
     Attributes:
         configurations: best validation accuracy first.
-        intervals: 95 % of the test accuracy of each.
-        may_be_best: whether each may have the highest true test accuracy; all False where only networks are compared.
-        overconfidence: mean confidence minus accuracy of each; None without predictions.
         overfitting: of each, over its seeds.
         options: names of what varies between them.
         apart: runs that did not finish.
         unfinished: the same, by what was asked of them.
+        selection: what the best test score would have overstated.
+        notes: what must be known to read the rest.
+        ledger: who has looked at these test images; None where it cannot be read.
+        sealed: whether the test images of a run have not been looked at; then nothing is said of any test number.
+        intervals: 95 % of the test accuracy of each.
+        may_be_best: whether each may have the highest true test accuracy; all False where only networks are compared.
+        overconfidence: mean confidence minus accuracy of each; None without predictions.
         pairs: the best with each other.
         matrix: every pair of the first thirty.
         effects: of each option, where more than one varies and seeds are repeated.
@@ -62,28 +70,28 @@ class Comparison:
         disagreement: between the best and the runner-up; None without, or over different test images.
         most_missed: test images that most runs miss, the most votes first.
         ensemble: of all runs; None for fewer than two.
-        selection: what the best test score would have overstated.
-        notes: what must be known to read the rest.
     """
 
     configurations: tuple[Configuration, ...]
-    intervals: tuple[Interval, ...]
-    may_be_best: tuple[bool, ...]
-    overconfidence: tuple[Difference | None, ...]
     overfitting: tuple[OverfittingSeeds, ...]
     options: tuple[str, ...]
     apart: tuple[Record, ...]
     unfinished: tuple[Unfinished, ...]
-    pairs: tuple[Pair, ...]
-    matrix: tuple[Pair, ...]
-    effects: tuple[Effect, ...]
-    importance: Importance | None
-    calibration: Calibration | None
-    disagreement: Disagreement | None
-    most_missed: tuple[Mistake, ...]
-    ensemble: Ensemble | None
     selection: Selection
     notes: tuple[str, ...]
+    ledger: Ledger | None
+    sealed: bool
+    intervals: tuple[Interval, ...]
+    may_be_best: tuple[bool, ...]
+    overconfidence: tuple[Difference | None, ...]
+    pairs: tuple[Pair, ...] = ()
+    matrix: tuple[Pair, ...] = ()
+    effects: tuple[Effect, ...] = ()
+    importance: Importance | None = None
+    calibration: Calibration | None = None
+    disagreement: Disagreement | None = None
+    most_missed: tuple[Mistake, ...] = ()
+    ensemble: Ensemble | None = None
 
     @property
     def best(self) -> Configuration:
@@ -106,30 +114,48 @@ def compare(records: Sequence[Record]) -> Comparison:
     if not finished:
         raise InputError(_nothing_finished(apart))
     configurations, notes = gather(finished)
-    best, options, field = configurations[0], tuple(configurations[0].settings), Field(configurations)
-    pairs, unfinished, confident = field.against_first(), _unfinished(apart), overconfidence(configurations)
-    failed = {record.keys[1] for record in apart} - {c.records[0].keys[1] for c in configurations}
-    best_or_not = may_be_best(field.scored, field.degrees) if field.degrees else [False] * len(configurations)
+    failed = {key_of(record) for record in apart} - {key_of(c.records[0]) for c in configurations}
+    sealed = any(record.sealed for c in configurations for record in c.records)
+    field = None if sealed else Field(configurations)
+    pairs = field.against_first() if field else []
+    ledger = read_or_none(files.home())
     return Comparison(
         configurations=configurations,
-        intervals=tuple(accuracy_interval(s.sample, s.spread) for s in field.scored),
-        may_be_best=tuple(best_or_not),
-        overconfidence=tuple(confident),
         overfitting=tuple(map(judge, configurations)),
-        options=options,
+        options=tuple(configurations[0].settings),
         apart=apart,
-        unfinished=unfinished,
-        pairs=tuple(pairs),
-        matrix=tuple(field.among(MATRIX, pairs)),
-        effects=tuple(find_effects(configurations, field.scored, options, field.degrees)),
-        importance=_importance(configurations, options),
-        calibration=calibrate(best, confident[0]),
-        disagreement=disagreement(best, configurations[1]) if len(configurations) > 1 else None,
-        most_missed=most_missed(configurations, best.scores.test_set) if best.scores else (),
-        ensemble=ensemble(configurations),
+        unfinished=_unfinished(apart),
         selection=judge_selection(pairs, len(configurations) + len(failed)),
         notes=notes,
+        ledger=ledger and ledger.at({record.dataset.digest for c in configurations for record in c.records}),
+        sealed=sealed,
+        **(_of_test(configurations, field, pairs) if field else _of_none(len(configurations))),
     )
+
+
+def _of_none(count: int) -> dict[str, Any]:
+    """What is known of test images that were not looked at."""
+    unknown = Interval(-math.inf, math.inf)
+    return {"intervals": (unknown,) * count, "may_be_best": (False,) * count, "overconfidence": (None,) * count}
+
+
+def _of_test(configurations: Sequence[Configuration], field: Field, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The parts of a comparison that the test images tell."""
+    best, options, confident = configurations[0], tuple(configurations[0].settings), overconfidence(configurations)
+    best_or_not = may_be_best(field.scored, field.degrees) if field.degrees else [False] * len(configurations)
+    return {
+        "intervals": tuple(accuracy_interval(s.sample, s.spread) for s in field.scored),
+        "may_be_best": tuple(best_or_not),
+        "overconfidence": tuple(confident),
+        "pairs": tuple(pairs),
+        "matrix": tuple(field.among(MATRIX, pairs)),
+        "effects": tuple(find_effects(configurations, field.scored, options, field.degrees)),
+        "importance": _importance(configurations, options),
+        "calibration": calibrate(best, confident[0]),
+        "disagreement": disagreement(best, configurations[1]) if len(configurations) > 1 else None,
+        "most_missed": most_missed(configurations, best.scores.test_set) if best.scores else (),
+        "ensemble": ensemble(configurations),
+    }
 
 
 def _nothing_finished(apart: Sequence[Record]) -> str:
@@ -146,6 +172,12 @@ def _unfinished(apart: Sequence[Record]) -> tuple[Unfinished, ...]:
         error = f"{record.error.type}: {record.error.message}" if record.error else ""
         groups.setdefault((label(of_sweep(record)) or record.name, record.state, error), []).append(record)
     return tuple(Unfinished(*what, tuple(members)) for what, members in groups.items())
+
+
+def title(comparison: Comparison) -> str:
+    """The name of the sweep that all runs are of; "" where there is none."""
+    sweeps = {record.sweep for c in comparison.configurations for record in c.records}
+    return sweeps.pop() or "" if len(sweeps) == 1 else ""
 
 
 def _importance(configurations: Sequence[Configuration], options: Sequence[str]) -> Importance | None:

@@ -15,7 +15,7 @@ of the Behrens-Fisher Test, 1964; J. Hsu, Multiple Comparisons: Theory and Metho
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,13 +90,13 @@ class Scored:
     Attributes:
         sample: its runs' scores.
         spread: of its seeds; None where no configuration has repeated seeds.
-        seeds: of its runs, in the order of the sample.
+        seeds: of its runs, in the order of the sample; or their data splits.
         test_set: which images it was scored on; "" where that is not known.
     """
 
     sample: Sample
     spread: Spread | None
-    seeds: tuple[int, ...]
+    seeds: tuple[Hashable, ...]
     test_set: str
 
 
@@ -264,8 +264,3 @@ def mcnemar(only_a: int, only_b: int) -> float:
 def count_only(right_a: NDArray[np.bool_], right_b: NDArray[np.bool_]) -> tuple[int, int]:
     """How many images only A has right, and how many only B."""
     return int(np.count_nonzero(right_a & ~right_b)), int(np.count_nonzero(right_b & ~right_a))
-
-
-def pairs_of(count: int) -> Iterator[tuple[int, int]]:
-    """(0, 1), (0, 2), … each pair once."""
-    return ((a, b) for a in range(count) for b in range(a + 1, count))

@@ -53,9 +53,12 @@ def _cross_entropy(pair: Pair) -> str:
 
 
 def _needed(pair: Pair) -> str:
-    seeds = min(len(pair.a.records), len(pair.b.records))
+    seeds = min(len(pair.a.repetitions), len(pair.b.repetitions))
     if (
-        seeds < 2 or pair.a.scores is None or pair.only_a is None
+        pair.a.repetitions != pair.a.seeds  # there are no more folds
+        or seeds < 2
+        or pair.a.scores is None
+        or pair.only_a is None
     ):  # the other's seeds tell too little of what more would
         return ""
     need = needed(pair.accuracy, seeds, pair.a.scores.right.shape[1], pair.means)
@@ -85,8 +88,9 @@ def overfitting(comparison: Comparison) -> str:
     """Of each configuration, over its seeds."""
     judged = [(c, found) for c, found in zip(comparison.configurations, comparison.overfitting, strict=True)
               if found.judged]  # fmt: skip
+    first, found = comparison.best.records[0], comparison.overfitting[0]
     if not judged:
-        return ""
+        return first.overfitting.verdict if first.overfitting else ""
     some = [f"{c.label}: {found}" for c, found in judged if found.overfit or found.verdict]
     verdicts = [c.label for c, found in judged if found.verdict]
     if not some:
@@ -94,11 +98,10 @@ def overfitting(comparison: Comparison) -> str:
     else:
         of = f"{len(verdicts)} of {count(len(judged), 'configuration')} overfit{'s' * (len(verdicts) == 1)}"
         text = f"{of}. Runs that do: {names(some, CLOSE)}."
-    first, found = comparison.best.records[0], comparison.overfitting[0]
     if len(comparison.best.records) > 1 or first.overfitting is None:
         return text
     if first.overfitting.epoch is not None and not found.overfit:
-        return f"{text} A rise of {comparison.best.label} is within the error of its validation images."
+        return f"{text} A rise of {comparison.best.label} is within two standard errors of its last validation losses."
     return f"{text} {comparison.best.label}: {first.overfitting.verdict}"
 
 
@@ -154,3 +157,20 @@ def selection(comparison: Comparison) -> str:
         f"{text} Picking the best test score among the {guard.contenders} that are not shown to differ could have "
         f"overstated it by up to {100 * guard.overstated:.2f} points."
     )
+
+
+def looks(comparison: Comparison) -> str:
+    """How often the test images were looked at, which is what makes a best score believable."""
+    if comparison.ledger is None:
+        return "The ledger of looks at test images cannot be read."
+    found, unreadable = comparison.ledger
+    if not found:
+        return ""
+    text = f"The test images of this data set were looked at {count(len(found), 'time')} since {found[0].at:%Y-%m-%d}."
+    if unsealed := [look for look in found if look.purpose == "unseal"]:
+        last = unsealed[-1]
+        text += (
+            f" {len(unsealed)} of these broke a seal, last {last.by} on {last.at:%Y-%m-%d %H:%M} UTC, commit "
+            f"{last.commit[:12]}, after {count(last.before or 0, 'look')}."
+        )
+    return text + (f" {count(unreadable, 'line')} of the ledger cannot be read." if unreadable else "")

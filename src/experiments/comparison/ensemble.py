@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.comparison.comparisons import count_only, mcnemar
-from experiments.comparison.configurations import Configuration, read_predictions
+from experiments.comparison.configurations import Configuration
+from experiments.comparison.scores import read_predictions
 from experiments.results.evaluation import Interval, cross_entropy, image_cross_entropy, wilson_interval
 from experiments.results.records import Predictions
 

@@ -93,6 +93,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
     whole = comparison.ensemble
     values: dict[str, Any] = _finite({
         "format": 1,
+        "sealed": comparison.sealed,
+        "looks": comparison.ledger and [look.model_dump(mode="json") for look in comparison.ledger.looks],
         "sentences": [sentence._asdict() for sentence in sentences(comparison)],
         "options": list(comparison.options),
         "configurations": [_configuration(comparison, place) for place in range(len(comparison.configurations))],
@@ -124,7 +126,7 @@ def _configuration(comparison: Comparison, place: int) -> dict[str, Any]:
         "label": c.label,
         "settings": dict(c.settings),
         "seeds": list(c.seeds),
-        **{metric: c.mean(metric) for metric in METRICS},
+        **{name: math.nan if comparison.sealed and name.startswith("test/") else c.mean(name) for name in METRICS},
         "test/accuracy_low": interval.low,
         "test/accuracy_high": interval.high,
         "may_be_best": None if comparison.of_networks else comparison.may_be_best[place],
@@ -132,12 +134,13 @@ def _configuration(comparison: Comparison, place: int) -> dict[str, Any]:
         "overfits": seeds.verdict,
         "overfitting_seeds": seeds.overfit,
         "parameters": c.records[0].parameters,
-        "runs": [_run(record) for record in c.records],
+        "runs": [_run(record, comparison) for record in c.records],
     }
 
 
-def _run(record: Record) -> dict[str, Any]:
-    return {"name": record.name, "seed": record.seed, "run_key": record.run_key, "metrics": record.metrics}
+def _run(record: Record, comparison: Comparison) -> dict[str, Any]:
+    metrics = {k: v for k, v in record.metrics.items() if not (comparison.sealed and k.startswith("test/"))}
+    return {"name": record.name, "seed": record.seed, "run_key": record.run_key, "metrics": metrics}
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
@@ -173,9 +176,13 @@ def latex(comparison: Comparison) -> str:
     lines = [rf"\begin{{tabular}}{{{'l' * len(options)}{'r' * (len(head) - len(options))}}}", r"\toprule"]
     lines += [" & ".join([*map(_escaped, options), *head[len(options) :]]) + r" \\", r"\midrule"]
     for place, c in enumerate(comparison.configurations):
-        interval, pair = comparison.intervals[place], comparison.pairs[place - 1] if place else None
+        interval, pair = (
+            comparison.intervals[place],
+            comparison.pairs[place - 1] if place and comparison.pairs else None,
+        )
         cells = [show(c.settings[option]) for option in comparison.options] or [c.label]
-        numbers = [f"{100 * c.mean(f'{split}/accuracy'):.2f}" for split in ("validation", "test")]
+        numbers = [f"{100 * c.mean('validation/accuracy'):.2f}"]
+        numbers += ["--" if comparison.sealed else f"{100 * c.mean('test/accuracy'):.2f}"]
         ends = f"{100 * interval.low:.2f}--{100 * interval.high:.2f}" if math.isfinite(interval.high) else "--"
         rest = [f"${-100 * pair.accuracy.value:+.2f}$", _p(pair.p_value)] if pair else ["--", "--"]
         lines.append(" & ".join([*map(_escaped, cells), str(len(c.records)), *numbers, ends, *rest]) + r" \\")

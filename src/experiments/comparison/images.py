@@ -15,6 +15,8 @@ from experiments.results.test_images import TestImages, load_test_images, withou
 
 def load_images(configuration: Configuration) -> TestImages:
     """The test images that a configuration's `dataset` leads to, checked against its runs' digests."""
+    if any(record.sealed for record in configuration.records):
+        return without("The test set is sealed.")
     if configuration.scores is None:
         return without("The runs have no predictions, so there are no galleries.")
     record, digests = configuration.records[0], configuration.scores.test_set.image_digests

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.comparison.configurations import Configuration, ImageSet, Scores
+from experiments.comparison.configurations import Configuration
+from experiments.comparison.scores import ImageSet, Scores, together
 
 
 @dataclass(frozen=True)
@@ -55,31 +56,20 @@ def disagreement(better: Configuration, worse: Configuration) -> Disagreement | 
     return Disagreement(
         fixed=_listed(b, missed_by_b & ~missed_by_a),
         broken=_listed(a, missed_by_a & ~missed_by_b),
-        both=_listed(_together([a, b]), missed_by_a & missed_by_b),
+        both=_listed(together([a, b]), missed_by_a & missed_by_b),
     )
 
 
 def most_missed(configurations: Iterable[Configuration], test_set: ImageSet) -> tuple[Mistake, ...]:
     """Images that more than half of all runs on them miss, the most votes first, then the largest loss."""
     scores = [c.scores for c in configurations if c.scores is not None and c.scores.test_set is test_set]
-    together = _together(scores)
-    return tuple(sorted(_listed(together, missed(together)), key=lambda mistake: -mistake.votes))
+    whole = together(scores)
+    return tuple(sorted(_listed(whole, missed(whole)), key=lambda mistake: -mistake.votes))
 
 
 def missed(scores: Scores) -> NDArray[np.bool_]:
     """(n,) whether more than half of the runs have an image wrong."""
     return np.asarray(2 * np.count_nonzero(scores.right, axis=0) < len(scores.right))
-
-
-def _together(scores: Sequence[Scores]) -> Scores:
-    return Scores(
-        scores[0].test_set,
-        np.concatenate([part.right for part in scores]),
-        np.concatenate([part.losses for part in scores]),
-        np.concatenate([part.predicted for part in scores]),
-        np.concatenate([part.confidence for part in scores]),
-        np.concatenate([part.validation_errors for part in scores]),
-    )
 
 
 def _listed(scores: Scores, which: NDArray[np.bool_]) -> tuple[Mistake, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from experiments.comparison.comparisons import (
     LEVEL,
@@ -14,12 +15,12 @@ from experiments.comparison.comparisons import (
     difference,
     holm,
     mcnemar,
-    pairs_of,
     step_down,
 )
-from experiments.comparison.configurations import Configuration, Scores
+from experiments.comparison.configurations import Configuration
 from experiments.comparison.intervals import network_difference
 from experiments.comparison.mistakes import missed
+from experiments.comparison.scores import Scores
 from experiments.comparison.spread import Sample, Spread, sample, spreads
 from experiments.results.evaluation import Interval
 
@@ -71,7 +72,7 @@ class Field:
         self.scored = scored(configurations, [c.sample for c in configurations])
         self.degrees = sum(s.sample.degrees for s in self.scored)
         tested = [c for c in configurations if c.scores]
-        losses = [sample(c.scores.losses) for c in tested if c.scores]
+        losses = [sample(c.by_repetition(c.scores.losses)) for c in tested if c.scores]
         self._losses = dict(zip(map(id, tested), scored(tested, losses), strict=True))
 
     def against_first(self) -> list[Pair]:
@@ -82,8 +83,7 @@ class Field:
 
     def among(self, shown: int, known: Sequence[Pair]) -> list[Pair]:
         """Every pair of the first `shown`; those with the very first are `known`."""
-        inner = [(a, b) for a, b in pairs_of(min(shown, len(self.configurations))) if a > 0]
-        pairs = [self._pair(a, b) for a, b in inner]
+        pairs = [self._pair(a, b) for a, b in combinations(range(1, min(shown, len(self.configurations))), 2)]
         adjusted = self._adjusted([*pairs, *known], lambda all_: [d.p_value(len(self.configurations)) for d in all_])
         others = [_decided(pair, p) for pair, p in zip(pairs, adjusted[: len(pairs)], strict=True)]
         return [*known[: shown - 1], *others]
@@ -114,10 +114,12 @@ class Field:
         if not self.degrees:
             return f"exact McNemar test on {images}" if a.scores and b.scores and "same" in images else f"on {images}"
         if found.paired:
-            seeds = f"{len(a.records)} matched seeds"
+            seeds = f"{len(a.repetitions)} matched {_noun(a)}s"
         else:
             seeds = f"{_seeds(a, b)}, whose spread is known with {found.degrees:.0f} degrees of freedom"
-        borrowed = ", borrowed by the one with a single seed" if 1 in (len(a.records), len(b.records)) else ""
+        borrowed = (
+            f", borrowed by the one with a single {_noun(a)}" if 1 in (len(a.repetitions), len(b.repetitions)) else ""
+        )
         return f"studentized range of {len(self.configurations)} means; {seeds}{borrowed}; {images}"
 
 
@@ -125,7 +127,7 @@ def scored(configurations: Sequence[Configuration], samples: Sequence[Sample]) -
     """Configurations with some score of theirs, its spread steadied by the others'."""
     known: Sequence[Spread | None] = spreads(samples) or [None] * len(samples)
     return [
-        Scored(s, spread, c.seeds, c.scores.test_set.key if c.scores else "")
+        Scored(s, spread, c.repetitions, c.scores.test_set.key if c.scores else "")
         for c, s, spread in zip(configurations, samples, known, strict=True)
     ]
 
@@ -153,5 +155,10 @@ def _count(scores: Scores) -> str:
 
 
 def _seeds(a: Configuration, b: Configuration) -> str:
-    counts = sorted({len(a.records), len(b.records)})
-    return " and ".join(map(str, counts)) + (" seeds each" if len(counts) == 1 else " seeds")
+    if a.repeated == b.repeated:
+        return f"{a.repeated} each"
+    return " and ".join(c.repeated for c in sorted((a, b), key=lambda c: len(c.repetitions)))
+
+
+def _noun(c: Configuration) -> str:
+    return "seed" if c.repetitions == c.seeds else "data split"

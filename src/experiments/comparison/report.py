@@ -11,9 +11,9 @@ import jinja2
 from experiments.comparison import charts
 from experiments.comparison.axes import shade
 from experiments.comparison.bars import draw_bars
-from experiments.comparison.comparison import MATRIX, Comparison, compare
+from experiments.comparison.comparison import MATRIX, Comparison, title
 from experiments.comparison.configurations import Configuration
-from experiments.comparison.formats import p_text, percent, percent_interval, point_interval, points, signed
+from experiments.comparison.formats import p_text, percent, percent_interval, points, signed
 from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.mistakes import Mistake
 from experiments.comparison.pairs import Pair
@@ -23,13 +23,13 @@ from experiments.comparison.sentences import headlines, sentences
 from experiments.comparison.settings import show
 from experiments.comparison.table import runs_csv, table
 from experiments.results.files import write_atomically
-from experiments.results.records import Record
 from experiments.results.test_images import TestImages
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "runs.csv"
 TILES = 24  # pictures in each part of the disagreement, twice as many in the gallery of what most runs miss
-ESSENTIAL = ("#", "configuration", "seeds", "test %", "95% interval", "against best")  # on paper
-TOLD_ABOVE = ("seeds", "95% interval")  # by the first figure, so a phone's table goes without
+ESSENTIAL = ("#", "configuration", "seeds", "runs", "test %", "95% interval", "against best")  # on paper
+TOLD_ABOVE = ("seeds", "runs", "95% interval")  # by the first figure, so a phone's table goes without
+MOST_LOOKS = 30  # broken seals that are listed, the last ones
 FINE_CELLS = 12  # configurations whose pairs are told in numbers; of more, only the verdict is seen at once
 PARALLEL_LEVELS = 3  # of an option, beyond which parallel coordinates say more than the ranking
 
@@ -49,15 +49,6 @@ class Tile(NamedTuple):
     label: str
     answer: str
     raters: str
-
-
-def write_report(runs: Sequence[Record], directory: Path) -> list[Path]:
-    """Compares `runs` and writes report.html, report.md and runs.csv, each in one step.
-
-    Raises:
-        InputError: no run has finished.
-    """
-    return write(compare(runs), directory)
 
 
 def write(comparison: Comparison, directory: Path) -> list[Path]:
@@ -87,7 +78,6 @@ def _environment() -> jinja2.Environment:
     }  # fmt: skip
     environment.globals |= {
         "points": points,
-        "point_interval": point_interval,
         "signed": signed,
         "colour": charts.colour,
     }
@@ -106,15 +96,15 @@ def _context(comparison: Comparison) -> dict[str, Any]:
     return {
         "comparison": comparison,
         "headlines": told[:shown],
-        "sentences": told,
         "details": told[shown:],
         "table": table(comparison),
         "essential": {*ESSENTIAL, *options},
         "told_above": TOLD_ABOVE,
-        "title": _title(comparison),
+        "title": title(comparison) or "Comparison of runs",
         "data": _data(comparison),
         "records": [record for c in configurations for record in c.records],
         "bars": draw_bars(comparison),
+        "measured": charts.are_measured(configurations),
         "panels": charts.learning_curves(configurations),
         "most_curves": charts.MOST_CONFIGURATIONS,
         "legend": charts.legend(configurations),
@@ -128,6 +118,9 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "fine": len(configurations[:MATRIX]) <= FINE_CELLS,
         "reliability": reliability_chart(comparison.calibration.bins) if comparison.calibration else "",
         "images": images,
+        "unsealed": [look for look in comparison.ledger.looks if look.purpose == "unseal"][-MOST_LOOKS:]
+        if comparison.ledger
+        else [],
         "galleries": _galleries(comparison, images),
         "most_missed": [_tile(mistake, images) for mistake in comparison.most_missed[: 2 * TILES]],
     }
@@ -140,11 +133,6 @@ def _data(comparison: Comparison) -> str:
         path = record.config.get("dataset", {}).get("path") if record.dataset.name == "files" else None
         found[Path(str(path)).name if path else record.dataset.name] = None
     return ", ".join(found)
-
-
-def _title(comparison: Comparison) -> str:
-    sweeps = {record.sweep for c in comparison.configurations for record in c.records}
-    return sweep if len(sweeps) == 1 and (sweep := sweeps.pop()) else "Comparison of runs"
 
 
 def _heat_map(configurations: Sequence[Configuration], options: Sequence[str]) -> dict[str, Any]:
@@ -167,6 +155,8 @@ def _matrix(comparison: Comparison) -> list[tuple[str, list[Pair]]]:
     """A row for each configuration but the first: its pairs with those that rank before it."""
     first = comparison.configurations[:MATRIX]
     pairs = {(id(pair.a), id(pair.b)): pair for pair in comparison.matrix}
+    if not pairs:
+        return []
     return [(b.label, [pairs[id(a), id(b)] for a in first[:place]]) for place, b in enumerate(first) if place]
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from experiments.comparison.comparison import Comparison
+from experiments.comparison.comparison import Comparison, title
 from experiments.comparison.comparisons import LEVEL
-from experiments.comparison.details import calibration, ensemble, importance, overfitting, second, selection
+from experiments.comparison.details import calibration, ensemble, importance, looks, overfitting, second, selection
 from experiments.comparison.effects import Effect
 from experiments.comparison.formats import be, count, names, p_text, percent, percent_interval, points
 from experiments.comparison.pairs import Pair
@@ -38,6 +38,7 @@ def sentences(comparison: Comparison) -> list[Sentence]:
         *_told("calibration", calibration(comparison)),
         *_told("ensemble", ensemble(comparison)),
         Sentence("selection", selection(comparison)),
+        *_told("looks", looks(comparison)),
         *(Sentence("note", note) for note in comparison.notes),
     ]
 
@@ -74,8 +75,12 @@ def _failed(comparison: Comparison) -> str:
 
 def _answer(comparison: Comparison) -> str:
     best = comparison.best
+    if comparison.sealed:
+        second = comparison.configurations[1:2]
+        after = "".join(f", before {c.label} with {percent(c.mean('validation/accuracy'))}" for c in second)
+        return f"{best.label} has the highest validation accuracy, {percent(best.mean('validation/accuracy'))}{after}."
     if not comparison.pairs:
-        what = "the trained network" if comparison.of_networks else f"the mean of {count(len(best.records), 'seed')}"
+        what = "the trained network" if comparison.of_networks else f"the mean of {best.repeated}"
         accuracy = f"{percent(best.mean('test/accuracy'))} ({percent_interval(comparison.intervals[0])})"
         return f"{best.label} has a test accuracy of {accuracy}, {what}; there is nothing to compare it with."
     if comparison.of_networks:
@@ -163,6 +168,11 @@ def _numbers(pair: Pair, adjusted: str) -> str:
 
 
 def _scope(comparison: Comparison) -> str:
+    if comparison.sealed:
+        return (
+            "The test set is sealed: whether a difference is beyond chance is not told before "
+            f"python -m experiments.unseal {title(comparison) or 'RUN|SWEEP'} has looked at the test images, once."
+        )
     if not comparison.pairs:
         return ""
     if comparison.of_networks:
@@ -170,6 +180,11 @@ def _scope(comparison: Comparison) -> str:
         return (
             f"One seed each: this is about {len(comparison.configurations)} networks, not about {asked}; another seed "
             f"may turn it round. For {asked}: seed=0,1,2."
+        )
+    if len({*comparison.best.splits}) > 1:
+        return (
+            f"All of this is about {comparison.best.repeated} of the training images and one set of test images; data "
+            "splits share most of their images, so new data would scatter more."
         )
     try_others = "; dataset.split_seed tries others" if _has_splits(comparison) else ""
     return f"All of this is about one split of the data into training, validation and test{try_others}."
@@ -182,7 +197,9 @@ def _has_splits(comparison: Comparison) -> bool:
 
 def _best(comparison: Comparison) -> str:
     best, n = comparison.best, len(comparison.best.records)
-    about = "of this network; another seed is not in it" if n == 1 else f"over {n} seeds and the test images"
+    if comparison.sealed:
+        return f"{best.label}: validation accuracy {percent(best.mean('validation/accuracy'))}, the highest."
+    about = "of this network; another seed is not in it" if n == 1 else f"over {best.repeated} and the test images"
     return (
         f"{best.label}: validation accuracy {percent(best.mean('validation/accuracy'))}, the highest; test accuracy "
         f"{percent(best.mean('test/accuracy'))} (95%: {percent_interval(comparison.intervals[0])}, {about}), "

@@ -11,8 +11,10 @@ from experiments.bounded import PLAN_BYTES, read_json
 from experiments.errors import InputError
 from experiments.results.records import Record
 
-# Not part of what is asked: they do not change a result, or (the seed) they repeat it.
-IGNORED = ("tracking", "figures", "sweep", "seed", "training.threads", "dataset.path")
+# Not part of what is asked: they do not change a result, or they repeat it with other seeds or on other data splits.
+REPEATED = ("seed", "dataset.fold", "dataset.split_seed")
+IGNORED = ("tracking", "figures", "sweep", "training.threads", "dataset.path", "dataset.sealed", *REPEATED)
+REPEATED_SHORT = {name.rpartition(".")[2] for name in REPEATED} | {*REPEATED}  # as a sweep's plan has them
 
 PLAN = "plan.json"  # of a sweep, beside its runs: what each job was asked for
 
@@ -38,7 +40,7 @@ def asked(records: Sequence[Record]) -> list[Settings]:
 
 
 def of_sweep(record: Record, plans: dict[Path, Mapping[str, Settings]] | None = None) -> Settings:
-    """What its sweep asked of a run, without the seed: from the plan beside it, or from its own record.
+    """What its sweep asked of a run, without seed and fold: from the plan beside it, or from its own record.
 
     Args:
         record: may be a link to a run that another sweep has made, which was asked for by other names there.
@@ -49,7 +51,7 @@ def of_sweep(record: Record, plans: dict[Path, Mapping[str, Settings]] | None = 
     if folder not in plans:
         plans[folder] = _read_plan(folder / PLAN)
     varied = plans[folder].get(record.run_key) or (record.varied if record.sweep == folder.name else {})
-    return {key: _plain(value) for key, value in varied.items() if key != "seed"}
+    return {key: _plain(value) for key, value in varied.items() if key not in REPEATED_SHORT}
 
 
 def _read_plan(path: Path) -> dict[str, Settings]:

@@ -90,7 +90,7 @@ def sample(values: Values) -> Sample:
     return Sample(seed_means, between / (seeds - 1), flips, images, image_means, values)
 
 
-def sample_of_means(seed_means: Sequence[float], images: int) -> Sample:
+def sample_of_means(seed_means: Sequence[float] | Values, images: int) -> Sample:
     """A configuration of which only the runs' scores are known.
 
     Args:

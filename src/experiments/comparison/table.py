@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Container, Hashable, Iterator
 from typing import NamedTuple
 
 from experiments.comparison.comparison import Comparison
@@ -52,17 +52,32 @@ METRICS = (
     Column("parameters", "of the model"),
     Column("seconds", "from start to end of a run"),
 )
+RUNS = Column("runs", "on several data splits, perhaps with several seeds on each; the numbers are their means")
+OF_TEST = ("test %", "95% interval", "against best", "cross-entropy", "overconfident")
 
 
 def table(comparison: Comparison) -> Table:
     """Rank, what varies, and what came of it."""
     options = [Column(name, "varied option", _is_numeric(comparison, name)) for name in comparison.options]
+    is_split = any(len({*c.splits}) > 1 for c in comparison.configurations)
     described = options or [Column("configuration", "model and optimizer", False)]
     rows = [
         (Cell(str(place + 1), place + 1), *_settings(configuration), *_metrics(comparison, place))
         for place, configuration in enumerate(comparison.configurations)
     ]
-    return Table((Column("#", "rank by validation accuracy"), *described, *METRICS), tuple(rows))
+    ranked = Table(
+        (Column("#", "rank by validation accuracy"), *described, RUNS if is_split else METRICS[0], *METRICS[1:]),
+        tuple(rows),
+    )
+    return _without(ranked, OF_TEST) if comparison.sealed else ranked
+
+
+def _without(ranked: Table, titles: Container[str]) -> Table:
+    kept = [place for place, column in enumerate(ranked.columns) if column.title not in titles]
+    return Table(
+        tuple(ranked.columns[place] for place in kept),
+        tuple(tuple(row[place] for place in kept) for row in ranked.rows),
+    )
 
 
 def _is_numeric(comparison: Comparison, option: str) -> bool:
@@ -73,7 +88,7 @@ def _settings(configuration: Configuration) -> Iterator[Cell]:
     if not configuration.settings:
         yield Cell(configuration.label, configuration.label)
     for place, value in enumerate(configuration.settings.values()):
-        untested = f" {UNTESTED}" if place == 0 and not configuration.scores else ""
+        untested = f" {UNTESTED}" if place == 0 and configuration.label.endswith(UNTESTED) else ""
         yield Cell(f"{show(value)}{untested}", value)
 
 
@@ -84,7 +99,7 @@ def _metrics(comparison: Comparison, place: int) -> Iterator[Cell]:
     for metric in ("validation/accuracy", "test/accuracy"):
         yield _number(100 * mean(metric), ".2f")
     yield Cell(percent_interval(interval), interval.low)
-    yield _against_best(comparison.pairs[place - 1] if place else None)
+    yield _against_best(comparison.pairs[place - 1] if place and comparison.pairs else None)
     yield _number(mean("test/cross_entropy"), ".4f")
     yield _points(100 * confident.value if confident else math.nan)
     yield _points(100 * mean("generalisation_gap"))
@@ -114,27 +129,21 @@ def _against_best(pair: Pair | None) -> Cell:
 def runs_csv(comparison: Comparison) -> str:
     """One line for each run, those that did not finish at the end, with every metric at full precision."""
     runs = [(rank, c, record) for rank, c in enumerate(comparison.configurations, 1) for record in c.records]
-    metrics = list(dict.fromkeys(metric for _, _, record in runs for metric in record.metrics))
+    found = dict.fromkeys(metric for _, _, record in runs for metric in record.metrics)
+    metrics = [metric for metric in found if not (comparison.sealed and metric.startswith("test/"))]
     head = ["rank", "run", "state", "sweep", "job", *comparison.options, "seed", *metrics]
     tail = ["overfits_from_epoch", "epochs_run", "parameters", "seconds", "run_key", "directory", "error"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head + tail)
-    for rank, c, record in runs:
+    for rank, c, record in [*runs, *((None, None, record) for record in comparison.apart)]:
         overfits = record.overfitting.epoch if record.overfitting else None
-        writer.writerow(
-            [rank, record.name, record.state, record.sweep, record.job, *c.settings.values(), record.seed]
-            + [record.metrics.get(metric) for metric in metrics]
-            + [overfits, record.epochs_run, record.parameters, record.seconds]
-            + [record.run_key, record.directory.resolve(), None]
-        )
-    for record in comparison.apart:
         error = f"{record.error.type}: {record.error.message}" if record.error else None
-        settings = [of_sweep(record).get(option) for option in comparison.options]
+        settings = c.settings if c else of_sweep(record)
         writer.writerow(
-            [None, record.name, record.state, record.sweep, record.job, *settings, record.seed]
-            + [record.metrics.get(metric) for metric in metrics]
-            + [None, record.epochs_run, record.parameters, record.seconds]
-            + [record.run_key, record.directory.resolve(), error]
+            [rank, record.name, record.state, record.sweep, record.job]
+            + [settings.get(option) for option in comparison.options]
+            + [record.seed, *(record.metrics.get(metric) for metric in metrics), overfits, record.epochs_run]
+            + [record.parameters, record.seconds, record.run_key, record.directory.resolve(), error]
         )
     return text.getvalue()

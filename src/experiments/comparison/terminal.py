@@ -19,7 +19,7 @@ MOST_ROWS = 30  # a screen; runs.csv and the report have all
 MOST_LINES = 12  # of the short answer, the report's address among them
 # What a narrow terminal goes without, the least important first.
 DISPENSABLE = (
-    "seconds", "parameters", "overconfident", "gap", "overfits", "cross-entropy", "seeds", "95% interval",
+    "seconds", "parameters", "overconfident", "gap", "overfits", "cross-entropy", "seeds", "runs", "95% interval",
     "validation %",
 )  # fmt: skip
 

@@ -84,6 +84,7 @@ class DatasetOption(Option):
     split_seed: Annotated[SplitSeed | None, AsBefore(None)]
     folds: Annotated[Folds | None, AsBefore(None)]
     fold: Annotated[CountOrZero | None, AsBefore(None)]
+    sealed: Annotated[bool, AsBefore(False)]
 
     @model_validator(mode="after")
     def _check_fold(self) -> Self:

@@ -32,9 +32,20 @@ MOST_VIEWS = 20  # MLflow's UI lets its user save none of their own where there 
 SHOWN = (
     "validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy", "generalisation_gap",
 )  # fmt: skip
+# Curves of accuracies all lie just below 1; those of errors are told apart.
+ERRORS = {
+    "validation/accuracy": "validation/error_percent", "train/measured_accuracy": "train/measured_error_percent",
+}  # fmt: skip
 CURVES = (
-    "validation/accuracy", "validation/cross_entropy", *MEASURED, "train/accuracy", "train/cross_entropy",
+    "validation/accuracy", "validation/error_percent", "validation/cross_entropy", "train/measured_error_percent",
+    *MEASURED, "train/accuracy", "train/cross_entropy",
 )  # fmt: skip
+CHARTS = (*CURVES[1:], CURVES[0])  # the errors come first
+LOGARITHMIC = (
+    "validation/error_percent",
+    "validation/cross_entropy",
+)  # on a linear axis the first epoch hides the rest
+DIGITS = 6  # of a number, all that a float32 knows
 HIDDEN = (  # from the charts: bars that look all alike
     "validation/accuracy_low", "validation/accuracy_high", "validation/calibration_error",
     "test/accuracy_low", "test/accuracy_high", "test/accuracy_corrected", "test/calibration_error",
@@ -102,8 +113,15 @@ def with_sweep(sweeps: str | None, sweep: str) -> str:
 
 def epoch_metrics(row: EpochRow) -> dict[str, float]:
     """The numbers of an epoch; MLflow shows first what is logged first, and compares by the very first."""
-    values = {key: value for key, value in row.columns().items() if isinstance(value, float)}
+    values = _rounded({key: value for key, value in row.columns().items() if isinstance(value, float)})
     return {key: values[key] for key in CURVES if key in values} | values
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """As people read them, with accuracies as errors too."""
+    errors = {error: 100 * (1 - values[key]) for key, error in ERRORS.items() if key in values}
+    told = {**values, **errors}
+    return {key: value if value.is_integer() else float(f"{value:.{DIGITS}g}") for key, value in told.items()}
 
 
 def final_metrics(record: Record) -> dict[str, float]:
@@ -117,7 +135,7 @@ def final_metrics(record: Record) -> dict[str, float]:
     of_training = {key for key in record.metrics if key.startswith("train/")}
     told = {key: value for key, value in record.metrics.items() if key not in of_training}
     trained = {f"train/final_{key.removeprefix('train/')}": record.metrics[key] for key in sorted(of_training)}
-    return told | {"parameters": float(record.parameters)} | trained
+    return _rounded(told | {"parameters": float(record.parameters)} | trained)
 
 
 def run_note(record: Record) -> str:
@@ -127,7 +145,8 @@ def run_note(record: Record) -> str:
         why = f": {record.error.type}: {record.error.message}" if record.error else ""
         parts.append(f"**{record.state}** after epoch {record.epochs_run}{why}")
     if record.metrics:
-        parts.append("; ".join(_score(record.metrics, split) for split in ("validation", "test")))
+        splits = ("validation",) if record.sealed else ("validation", "test")
+        parts.append("; ".join(_score(record.metrics, split) for split in splits))
     if record.overfitting:
         parts.append(record.overfitting.verdict)
     if record.state == RunState.FINISHED:
@@ -178,7 +197,7 @@ def sweep_view(sweep: str, varied: Sequence[str]) -> tuple[str, str]:
         "selectedColumns": shown,
         "columnOrder": shown,
         "columnWidths": {column: METRIC_WIDTH for column in shown if column.startswith("metrics")},
-        "compareRunCharts": [_chart(metric, "LINE") for metric in CURVES]
+        "compareRunCharts": [_chart(metric, "LINE") for metric in CHARTS]
         + [_chart(metric, "BAR", deleted=True) for metric in HIDDEN],
         "compareRunSections": [
             {"uuid": split, "name": split, "display": True, "isReordered": False, "deleted": False, "isGenerated": True}
@@ -198,10 +217,10 @@ def _chart(metric: str, kind: str, *, deleted: bool = False) -> dict[str, Any]:
         "uuid": metric, "type": kind, "metricKey": metric, "displayName": name, "metricSectionId": split,
         "runsCountToCompare": 10, "deleted": deleted, "isGenerated": True,
     }  # fmt: skip
-    line = {
-        "lineSmoothness": 0, "scaleType": "linear", "range": {}, "xAxisKey": "step", "xAxisScaleType": "linear",
-        "selectedXAxisMetricKey": "", "yAxisKey": "metric", "yAxisExpressions": [], "ignoreOutliers": False,
-        "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True,
+    line: dict[str, Any] = {
+        "lineSmoothness": 0, "scaleType": "log" if metric in LOGARITHMIC else "linear", "range": {},
+        "xAxisKey": "step", "xAxisScaleType": "linear", "selectedXAxisMetricKey": "", "yAxisKey": "metric",
+        "yAxisExpressions": [], "ignoreOutliers": False, "useGlobalXaxisKey": True, "useGlobalLineSmoothing": True,
     }  # fmt: skip
     return chart | line if kind == "LINE" else chart
 

@@ -81,6 +81,8 @@ def _drawings(record: Record, images: TestImages) -> tuple[Drawings, tuple[str, 
         raise InputError(f"{record.directory / files.RECORD}: says nothing of overfitting; only a finished run does")
     title = title_of(record)
     drawings = plots.figures_of_epochs(record.history, record.overfitting, title)
+    if record.sealed:
+        return drawings, ("only the figures over epochs are drawn: the test set is sealed",)
     try:
         predictions = _read_predictions(record)
     except InputError as error:

@@ -69,7 +69,7 @@ def gather(
         FORMAT: newest("environment"),
         "config": dict(config or {}),
         "code": {
-            "commit": _git("rev-parse", "HEAD"),
+            "commit": commit(),
             "dirty": bool(code_diff()),
             "digest": code_digest(),
             "sources_digest": sources_digest(),
@@ -86,6 +86,11 @@ def gather(
         "variables": matter(variables),
         "dataset_digest": dataset_digest,
     }
+
+
+def commit() -> str:
+    """The commit of the checkout that the package is in; not available where there is none."""
+    return _git("rev-parse", "HEAD")
 
 
 def matter(variables: Mapping[str, str]) -> dict[str, str]:

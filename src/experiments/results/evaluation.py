@@ -14,6 +14,7 @@ from scipy.special import ndtri
 # is wrong with certainty then costs 15.9 nats instead of infinity.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 
+UNJUDGED, TOO_SHORT = "Overfitting cannot be judged", "Too short to judge"  # begin verdicts
 UNEVEN = 1.5  # classes that differ more in size: accuracy is then mostly that of the large ones
 ROW_SUM_TOLERANCE = 1e-3  # float32 softmax is off by 1e-6, bfloat16 by some 1e-4
 
@@ -93,6 +94,11 @@ class Overfitting:
     epoch: int | None
     best_epoch: int
     generalisation_gap: float
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether there was enough to judge by: validation images, and epochs."""
+        return not self.verdict.startswith((UNJUDGED, TOO_SHORT))
 
 
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> Interval:
@@ -232,7 +238,7 @@ def find_overfitting(
     verdict = _verdict(train, validation, epoch, train_accuracy, validation_accuracy)
     if images < FEWEST_IMAGES and np.isfinite(validation[-1]):
         accuracies = _accuracies(train_accuracy, validation_accuracy)
-        verdict = f"Overfitting cannot be judged by {images} validation images; {accuracies}."
+        verdict = f"{UNJUDGED} by {images} validation images; {accuracies}."
     return Overfitting(
         verdict=verdict,
         epoch=epoch,
@@ -349,7 +355,7 @@ def _verdict(
         broken = int(np.argmax(~(np.isfinite(validation) & np.isfinite(train)))) + 1
         return f"Diverged: the cross-entropy is not a finite number from epoch {broken}."
     if last == 0:
-        return f"Too short to judge: one epoch, validation cross-entropy {end:.4f}; {accuracies}."
+        return f"{TOO_SHORT}: one epoch, validation cross-entropy {end:.4f}; {accuracies}."
     if fitted > 0.95 * train[0] and train_accuracy < 0.9:  # it neither fell nor began at a solved task
         return f"Underfits: training cross-entropy hardly fell, {train[0]:.4f} → {fitted:.4f}; {accuracies}."
     if epoch is not None:

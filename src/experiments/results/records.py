@@ -82,11 +82,11 @@ class DatasetSummary(_Part):
 class Predictions:
     """Probabilities (n, classes) float32 and labels (n,) int64 of the test and the validation images.
 
-    What an older file does not hold has length 0: it is not known.
+    What a file does not hold has length 0: an older one, or the test part of a sealed run.
     """
 
-    test_probabilities: NDArray[np.float32]
-    test_labels: NDArray[np.int64]
+    test_probabilities: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    test_labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     test_image_digests: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     validation_probabilities: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     validation_labels: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -101,7 +101,7 @@ class Record(BaseModel):
     """`record.json` and the door to the other files of its run directory.
 
     `sources_digest` is over the sources that take part in making numbers, None where that is not known; `code_digest`
-    is over the whole package.
+    is over the whole package. `sealed` says that its test images have not been looked at.
     """
 
     model_config = ConfigDict(extra="ignore", validate_assignment=True)
@@ -136,6 +136,7 @@ class Record(BaseModel):
     mlflow: MLflowState = Field(default_factory=MLflowState)
     reproduces: RunName | None = None
     error: Failure | None = None
+    sealed: bool = False
 
     @property
     def directory(self) -> Path:

@@ -227,7 +227,7 @@ class _Run:
         at = int((record.started_at + timedelta(seconds=record.seconds)).timestamp() * 1000)
         # MLflow draws bars for what has only step 0. What has a curve ends with the value of the finished model, which
         # is not the last epoch's where the best weights were restored.
-        last = record.rows[-1].columns() if record.rows else {}
+        last = captions.epoch_metrics(record.rows[-1]) if record.rows else {}
         known = self.client.get_run(self.run_id).data.metrics  # of a process that was killed before it could say so
         final = {k: v for k, v in captions.final_metrics(record).items() if v not in (last.get(k), known.get(k))}
         tags = captions.tags(record) | {captions.NOTE: captions.run_note(record)}

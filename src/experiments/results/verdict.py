@@ -131,11 +131,14 @@ def _in_epochs(then: Sequence[EpochRow], now: Sequence[EpochRow], *, whole: bool
 
 
 def _at_the_end(then: Record, now: Record) -> Iterator[Difference]:
+    sealed = then.sealed or now.sealed
     for name in sorted({*then.metrics, *now.metrics}):
+        if sealed and name.startswith("test/"):
+            continue
         before, after = then.metrics.get(name), now.metrics.get(name)
         if not _same(before, after):
             yield Difference(None, name, before, after)
-    for name in (WEIGHTS, "predictions_digest"):
+    for name in (WEIGHTS, *(() if sealed else ("predictions_digest",))):
         if getattr(then, name) != getattr(now, name):
             yield Difference(None, name, getattr(then, name), getattr(now, name))
 
@@ -146,8 +149,8 @@ def _same(then: Any, now: Any) -> bool:
 
 
 def _predictions(record: Record, *, wanted: bool) -> tuple[Predictions | None, str | None]:
-    """The predictions, or why there are none to read; neither for a run that diverged."""
-    if not (wanted and record.state == RunState.FINISHED):
+    """The predictions, or why there are none to read; neither for a run that diverged or is sealed."""
+    if not (wanted and record.state == RunState.FINISHED) or record.sealed:
         return None, None
     try:
         return record.predictions, None
@@ -176,7 +179,8 @@ def tell(verdict: Verdict) -> list[str]:
 def _headline(verdict: Verdict) -> str:
     epochs = f"{verdict.epochs} epoch{'' if verdict.epochs == 1 else 's'}"
     if verdict.first is None:
-        rest = f", all metrics and {verdict.test_images:,} predictions" if verdict.complete else " so far"
+        predictions = f"all metrics and {verdict.test_images:,} predictions" if verdict.test_images else "all metrics"
+        rest = f", {predictions}" if verdict.complete else " so far"
         return f"identical: {epochs}{rest}, bit for bit"
     if verdict.verdict == "equal within tolerance":
         return f"equal within tolerance {verdict.tolerance:g}: {epochs} and all metrics"

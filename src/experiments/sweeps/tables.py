@@ -94,17 +94,23 @@ def _parameters(group: Sequence[Status]) -> str:
 
 def ended(plan: Plan, statuses: Sequence[Status]) -> list[Row]:
     """How it ended, repetitions folded into their means, best validation accuracy first."""
-    return [_ended(plan, group) for group in sorted(folded(statuses), key=_mean_validation, reverse=True)]
+    splits = ("validation",) if _is_sealed(statuses) else ("validation", "test")
+    return [_ended(plan, group, splits) for group in sorted(folded(statuses), key=_mean_validation, reverse=True)]
 
 
-def _ended(plan: Plan, group: Sequence[Status]) -> Row:
+def _is_sealed(statuses: Sequence[Status]) -> bool:
+    """Whether the test images of one of the jobs are sealed: then no test number is told of any."""
+    return any(record.sealed for record in _finished(statuses))
+
+
+def _ended(plan: Plan, group: Sequence[Status], splits: Sequence[str]) -> Row:
     finished = _finished(group)
     epochs = [record.epochs_run for record in finished]
     return {
         "jobs": numbers([status.job.number for status in group]),
         **_setting(plan, group[0]),
         "n": str(len(finished)),
-        **{name: _percent(finished, f"{name}/accuracy") for name in ("validation", "test")},
+        **{name: _percent(finished, f"{name}/accuracy") for name in splits},
         "gap": f"{mean(_values(finished, 'generalisation_gap')):.2%}" if finished else "",
         "epochs": "-".join(str(number) for number in sorted({*epochs[:1], min(epochs), max(epochs)})) if epochs else "",
         "seconds": f"{mean(record.seconds for record in finished):.0f}" if finished else "",
@@ -145,9 +151,10 @@ def summary(plan: Plan, statuses: Sequence[Status]) -> str:
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["job", *plan.varied, "state", "run_key", *METRICS, "epochs", "seconds", "mlflow_run_id", "error"])
+    told = [name for name in METRICS if not (name.startswith("test/") and _is_sealed(statuses))]
     for status in statuses:
         record = status.record if status.state == JobState.DONE else None
-        numbers = [record.metrics.get(name, "") if record else "" for name in METRICS]
+        numbers = [record.metrics.get(name, "") if record and name in told else "" for name in METRICS]
         length = [record.epochs_run, record.seconds, record.mlflow.run_id] if record else ["", "", ""]
         job = status.job
         writer.writerow(
