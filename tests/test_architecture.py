@@ -20,16 +20,17 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path.stat().st_size)
 LAYERS = (
     ("errors", "bounded", "archives", "cgroups", "screen", "console"),
     ("conf", "plain_yaml", "ingredients", "upgrades"),
-    ("config_sources", "hydra_loader"),
+    ("config_sources", "hydra_loader", "project"),
     ("mistakes",),
     ("config",),
+    ("options",),
     ("results",),
     ("training",),
     ("comparison",),
     ("recording", "runner"),
     ("sweeps", "reproduction"),
     ("command_line",),
-    ("entrance", "run", "reproduce", "compare", "figures", "ui", "sync", "__main__"),
+    ("entrance", "init", "run", "reproduce", "compare", "figures", "ui", "sync", "__main__"),
 )
 PEERS = ("sweeps", "reproduction")  # rooms on one floor that know nothing of each other
 ENTRANCES = {"run", "reproduce", "compare", "figures", "ui", "sync"}

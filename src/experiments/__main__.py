@@ -12,6 +12,7 @@ COMMANDS = {
     "reproduce": "repeat a run, and check it",
     "figures": "draw the figures of finished runs again",
     "ui": "the MLflow UI on the runs of this folder",
+    "init": "a small project for code of your own",
     "sync": "mirror to MLflow what could not be mirrored at the time",
 }
 

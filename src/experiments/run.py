@@ -26,7 +26,11 @@ RESUME, TAKE_OVER = "resume=", "take_over="
 
 
 def main() -> None:
-    """The entrance; exit codes as in the README."""
+    """The entrance; exit codes as in the README. `init` as the first word is a command of its own."""
+    if sys.argv[1:2] == ["init"]:
+        from experiments import init
+
+        init.main(sys.argv[2:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends a run in order, as Ctrl-C does
     resumes = any(argument.startswith(RESUME) for argument in sys.argv[1:])
     exit_with(lambda: _resume(sys.argv[1:]) if resumes else _run())

@@ -15,7 +15,7 @@ from experiments.console import Screen
 from experiments.errors import InputError
 from experiments.ingredients.splits import ImageData, Split
 from experiments.recording import Origin, open_record, recording, stoppable, timed
-from experiments.results import drawing, files
+from experiments.results import drawing, files, own_metrics
 from experiments.results.evaluation import evaluate, find_overfitting, image_digests, is_uneven, predictions_digest
 from experiments.results.files import EpochRow
 from experiments.results.lease_file import lease_seconds
@@ -23,7 +23,7 @@ from experiments.results.records import Predictions, Record
 from experiments.results.states import RunState
 from experiments.results.test_images import of_data
 from experiments.results.tracking import Mirror
-from experiments.training import runtime
+from experiments.training import callbacks, runtime
 from experiments.training.checkpoint import Checkpoints, State
 from experiments.training.progress import describe, live_bar
 
@@ -131,6 +131,7 @@ def _train(
 
     epochs, steps = trainer.config.training.epochs, trainer.batches.steps
     checkpoints = Checkpoints(record.directory / files.CHECKPOINT)
+    call_back = callbacks.teller(trainer.config, record.directory)
     state = checkpoints.restore(trainer.model)
     if state.rows or record.epochs_run:  # the files may be an epoch ahead of the checkpoint, or behind it
         log.info("resumed after epoch %d", len(state.rows))
@@ -147,6 +148,7 @@ def _train(
         if mirror:
             mirror.log_epoch(row)
         log.info(describe(row, epochs))
+        call_back(row)
         if tell:
             tell(row)
 
@@ -196,6 +198,11 @@ def _evaluate(trainer: Trainer, data: ImageData, rows: list[EpochRow], record: R
         others = {"generalisation_gap": overfitting.generalisation_gap}
         if trainer.config.regularization.augmentation.test_views > 1:
             others |= {f"{name}/accuracy_one_view": accuracy for name, accuracy in one_view.items()}
+        for name, found in (
+            ("test", predictions.test_probabilities),
+            ("validation", predictions.validation_probabilities),
+        ):
+            others |= own_metrics.measure(trainer.config.training.metrics, found, splits[name].labels, name)
         if is_uneven(data.train.labels):
             others |= test.class_metrics("test") | validation.class_metrics("validation")
     record.write(

@@ -19,6 +19,7 @@ from experiments.comparison.sentences import sentences
 from experiments.comparison.settings import show
 from experiments.results import files, lookup
 from experiments.results.evaluation import Interval
+from experiments.results.own_metrics import own_of
 from experiments.results.records import Record
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def _configuration(comparison: Comparison, place: int) -> dict[str, Any]:
         "label": c.label,
         "settings": dict(c.settings),
         "seeds": list(c.seeds),
-        **{metric: c.mean(metric) for metric in METRICS},
+        **{metric: c.mean(metric) for metric in (*METRICS, *own_of(c.records[0].metrics))},
         "test/accuracy_low": interval.low,
         "test/accuracy_high": interval.high,
         "may_be_best": None if comparison.of_networks else comparison.may_be_best[place],

@@ -13,6 +13,7 @@ from experiments.comparison.configurations import UNTESTED, Configuration
 from experiments.comparison.formats import percent_interval, signed
 from experiments.comparison.pairs import Pair
 from experiments.comparison.settings import of_sweep, show
+from experiments.results.own_metrics import own_of
 
 
 class Column(NamedTuple):
@@ -56,13 +57,20 @@ METRICS = (
 
 def table(comparison: Comparison) -> Table:
     """Rank, what varies, and what came of it."""
+    own = own_of(dict.fromkeys(name for c in comparison.configurations for r in c.records for name in r.metrics))
     options = [Column(name, "varied option", _is_numeric(comparison, name)) for name in comparison.options]
     described = options or [Column("configuration", "model and optimizer", False)]
     rows = [
-        (Cell(str(place + 1), place + 1), *_settings(configuration), *_metrics(comparison, place))
+        (
+            Cell(str(place + 1), place + 1),
+            *_settings(configuration),
+            *_metrics(comparison, place),
+            *(_number(configuration.mean(name), ".4f") for name in own),
+        )
         for place, configuration in enumerate(comparison.configurations)
     ]
-    return Table((Column("#", "rank by validation accuracy"), *described, *METRICS), tuple(rows))
+    named = [Column(name, "a metric of your own; the mean over seeds") for name in own]
+    return Table((Column("#", "rank by validation accuracy"), *described, *METRICS, *named), tuple(rows))
 
 
 def _is_numeric(comparison: Comparison, option: str) -> bool:

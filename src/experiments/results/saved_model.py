@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,21 @@ from typing import Any, get_args
 
 from experiments.errors import InputError
 from experiments.ingredients.layers import LayerName
+from experiments.ingredients.registry import OPTIONS
 
+# Beside those of a free list: what networks of the user's own and `keras.applications` are made of.
+FURTHER_LAYERS = {
+    "Add", "AdditiveAttention", "Attention", "Average", "AveragePooling1D", "AveragePooling3D", "Concatenate", "Conv1D",
+    "Conv3D", "Dot", "EinsumDense", "Embedding", "GlobalAveragePooling1D", "GroupQueryAttention", "Identity",
+    "InputLayer", "MaxPooling1D", "MaxPooling3D", "Maximum", "Minimum", "MultiHeadAttention", "Multiply",
+    "Normalization", "Permute", "RMSNormalization", "RepeatVector", "Rescaling", "Resizing", "Softmax", "Subtract",
+    "UnitNormalization",
+}  # fmt: skip
+ARITHMETIC = {"Add", "Concatenate", "Divide", "Mean", "Multiply", "Reshape", "Subtract", "Transpose", "TrueDivide"}
 # Where Keras looks for a class → those that may stand there; none takes a function, a file or an address.
 PIECES = {
-    "keras.layers": {*get_args(LayerName), "Add", "InputLayer", "Rescaling"},
+    "keras.layers": {*get_args(LayerName), *FURTHER_LAYERS},
+    "keras.src.ops.numpy": ARITHMETIC,
     "keras.src.models.functional": {"Functional"},
     "keras": {"DTypePolicy"},
     "keras.initializers": None,
@@ -43,10 +55,19 @@ def open_model(path: Path) -> Any:
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
+def _is_own(module: Any, name: Any) -> bool:
+    """Whether it is a layer of the packages that the user has listed, and imported by them already."""
+    import keras
+
+    own = {option.__module__.partition(".")[0] for option in OPTIONS.values()}
+    found = getattr(sys.modules.get(str(module)), str(name), None)
+    return str(module).partition(".")[0] in own and isinstance(found, type) and issubclass(found, keras.Layer)
+
+
 def _pieces(node: Any) -> Iterator[tuple[Any, Any]]:
-    """Module and name of everything that Keras would make."""
+    """Module and name of everything that Keras would make, but layers of the user's own."""
     if isinstance(node, dict):
-        if "class_name" in node:
+        if "class_name" in node and not _is_own(node.get("module"), node["class_name"]):
             yield node.get("module"), node["class_name"]
             if node.get("registered_name") not in (None, node["class_name"]):
                 yield "registered", node["registered_name"]

@@ -45,7 +45,7 @@ LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is i
 PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
 FILES = (
     files.CONFIG, files.RECORD, files.HISTORY, files.ENVIRONMENT,
-    files.CODE_DIFF, files.PREDICTIONS, files.LOG, files.VERDICT,
+    files.CODE_DIFF, files.OWN_DIFF, files.PREDICTIONS, files.LOG, files.VERDICT,
 )  # fmt: skip
 
 

@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import keras
+import numpy as np
 import psutil
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
+from experiments import project
 from experiments.config import RunConfig
 from experiments.errors import InputError
 from experiments.ingredients.layers import ImageShape, condense
+from experiments.results.own_metrics import require_usable
 
 FLOAT_BYTES = 4
+TRIED_STEPS = 10
 GIGABYTE = 10**9
 
 
@@ -42,15 +46,27 @@ def measure(config: RunConfig, image_shape: ImageShape, classes: int) -> Size:
     Raises:
         InputError: the architecture does not fit the images, or a free layer has a wrong argument.
     """
-    try:
-        with _nothing_allocated():
-            model = config.model.build(image_shape, classes, config.regularization)
-    except InputError:
-        raise
-    except Exception as error:  # Keras has no common base for what its layers make of bad values
-        raise InputError(f"model: {condense(error)}") from error
+    with _naming("model"), _nothing_allocated():
+        model = config.model.build(image_shape, classes, config.regularization)
+    if tuple(getattr(model, "output_shape", ())) != (None, classes):
+        received = getattr(model, "output_shape", type(model).__name__)
+        raise InputError(f"model: must return a functional model with outputs (None, {classes}), received {received}")
     parameters = sum(math.prod(weights.shape) for weights in model.weights)
     return Size(parameters, sum(_outputs(model)))
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Tells what Keras, or code of the user's own, refuses: neither has a common base for its errors."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        place = project.place_of(error)
+        raise InputError(
+            f"{key}: {condense(error)}" + (f" ({type(error).__name__}; {place})" if place else "")
+        ) from error
 
 
 @contextmanager
@@ -65,7 +81,11 @@ def _nothing_allocated() -> Iterator[None]:
 
 def _outputs(model: keras.Model) -> Iterator[int]:
     for layer in model.layers:
-        yield math.prod(layer.output.shape[1:])
+        if isinstance(layer, keras.Model):
+            yield from _outputs(layer)
+        else:
+            for output in keras.tree.flatten(getattr(layer, "output", ())):
+                yield math.prod(side or 1 for side in output.shape[1:])
 
 
 def check(config: RunConfig, image_shape: ImageShape, classes: int, *, free_bytes: int | None = None) -> Size:
@@ -90,7 +110,19 @@ def check(config: RunConfig, image_shape: ImageShape, classes: int, *, free_byte
         )
     if config.model.name == "layers":  # what a free list says shows its mistakes only when it is called
         _call(config, image_shape, classes)
+    _try_the_rest(config, classes)
     return size
+
+
+def _try_the_rest(config: RunConfig, classes: int) -> None:
+    """What else may be the user's own, called once: in a sweep before hours of training, not after them."""
+    with _naming("optimizer"):
+        config.optimizer.build(config.optimizer.learning_rate)
+    with _naming("schedule"):
+        factors = config.schedule.factors(TRIED_STEPS)
+        if np.shape(factors) != (TRIED_STEPS,) or not np.isfinite(factors).all():
+            raise InputError(f"schedule: must give {TRIED_STEPS} finite factors for as many steps, received {factors}")
+    require_usable(config.training.metrics, classes)
 
 
 def _call(config: RunConfig, image_shape: ImageShape, classes: int) -> None:
