@@ -184,6 +184,7 @@ WRONG_MODULES = {
     "mylab/models.py, line 1)",
     MODEL.replace('"tiny"', '"cnn"'): "mylab.models.Tiny: the name 'cnn' is taken by model=cnn of this package",
     MODEL.replace('Literal["tiny"]', "str"): 'mylab.models.Tiny: must have a name, as in name: Literal["tiny"]',
+    MODEL.replace("def stack", "def build_it"): "mylab.models.Tiny: must have a method stack or build, see ModelOption",
     MODEL.replace("ModelOption", "Option"): "mylab.models.Tiny: must be derived from one of DatasetOption, "
     "ModelOption, OptimizerOption, ScheduleOption",
     "from experiments.options import metric\nmetric(lambda p, y: {})": None,
@@ -207,6 +208,8 @@ def test_class_that_no_worker_could_find_is_refused(lab: Write) -> None:
 
     class Local(options.ModelOption):
         name: Literal["local"]
+
+        def stack(self, x: Any, regularization: Any) -> Any: ...
 
     with pytest.raises(InputError, match="must be a class or a function of a module, not of a function"):
         options.register(Local)

@@ -78,7 +78,13 @@ __all__ = [
     "register",
     "require_side",
 ]  # fmt: skip
-BASES = (DatasetOption, ModelOption, OptimizerOption, ScheduleOption)
+# The base class of each group, and the methods of which an option of one's own has at least one.
+BASES = {
+    DatasetOption: ("load",),
+    ModelOption: ("stack", "build"),
+    OptimizerOption: ("create", "build"),
+    ScheduleOption: ("at", "factors"),
+}
 Registered = TypeVar("Registered", bound=Option)
 Callback = TypeVar("Callback", bound=Callable[[Epoch], object])
 Measure = TypeVar("Measure", bound="Metric")
@@ -88,13 +94,15 @@ def register(option: type[Registered]) -> type[Registered]:
     """Makes a class an option of its base's group, under its `name`; used as a decorator.
 
     Raises:
-        InputError: it has no base of a group or no name of its own, cannot be found again by its module, or its name is
-            taken.
+        InputError: it has no base of a group, no name or none of the methods that make it one, cannot be found again by
+            its module, or its name is taken.
     """
     place = place_of(option)
     base = next((base for base in BASES if issubclass(option, base)), None)
     if base is None:
         raise InputError(f"{place}: must be derived from one of {', '.join(base.__name__ for base in BASES)}")
+    if all(getattr(option, method) is getattr(base, method) for method in BASES[base]):
+        raise InputError(f"{place}: must have a method {' or '.join(BASES[base])}, see {base.__name__}")
     _require_importable(option)
     names = [name for name in names_of(option) if isinstance(name, str)]
     if not names:

@@ -100,8 +100,7 @@ def open_record(
         if (directory / files.RECORD).exists():
             return _reopen(directory, config, facts, texts, mine.number)
         record.lease = mine.number
-        texts |= {files.ENVIRONMENT: files.json_text(facts), files.CODE_DIFF: environment.code_diff()}
-        texts |= {files.OWN_DIFF: text} if (text := own_code.diff_of(config.model_dump())) else {}
+        texts |= {files.ENVIRONMENT: files.json_text(facts), **own_code.diffs_of(config.model_dump())}
         record.create(directory, texts)
     return record
 

@@ -55,7 +55,11 @@ class ModelOption(Option):
         return finish(self.name, pixels, self.stack(x, regularization), classes, regularization)
 
     def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
-        """Images (n, height, width, channels), scaled to 0-1 → features (n, k) for the classifier."""
+        """Images (n, height, width, channels), scaled to 0-1 → features (n, k) for the classifier.
+
+        Raises:
+            NotImplementedError: it has a `build` of its own.
+        """
         raise NotImplementedError
 
 

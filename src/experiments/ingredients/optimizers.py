@@ -35,7 +35,11 @@ class OptimizerOption(Option):
         return optimizer
 
     def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
-        """The Keras optimizer: `optimizers` is `keras.optimizers`, `shared` its learning rate and weight decay."""
+        """The Keras optimizer: `optimizers` is `keras.optimizers`, `shared` its learning rate and weight decay.
+
+        Raises:
+            NotImplementedError: it has a `build` of its own.
+        """
         raise NotImplementedError
 
 

@@ -61,15 +61,20 @@ def require_names(known: Mapping[str, Any], received: list[str], what: str) -> l
     return received
 
 
-def require_new(name: str, function: Any, known: Mapping[str, Any]) -> None:
-    """Refuses a name that another function has; the same one may be defined again.
+def require_new(name: str, thing: Any, known: Mapping[str, Any]) -> None:
+    """Refuses a name that another class or function has; the same one may be defined again.
+
+    Args:
+        name: that is asked for.
+        thing: what is to have it.
+        known: what is registered, by name.
 
     Raises:
         InputError: it has.
     """
     there = known.get(name)
-    if there is not None and place_of(there) != place_of(function):
-        raise InputError(f"{place_of(function)}: the name {name!r} is taken by {place_of(there)}")
+    if there is not None and place_of(there) != place_of(thing):
+        raise InputError(f"{place_of(thing)}: the name {name!r} is taken by {place_of(there)}")
 
 
 def place_of(thing: Any) -> str:

@@ -48,7 +48,11 @@ class ScheduleOption(Option):
         return 1.0
 
     def at(self, progress: float) -> float:
-        """The factor, in [0, 1], at a progress of the curve in [0, 1)."""
+        """The factor, in [0, 1], at a progress of the curve in [0, 1).
+
+        Raises:
+            NotImplementedError: it has a `factors` of its own.
+        """
         raise NotImplementedError
 
 

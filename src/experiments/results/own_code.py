@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.ingredients.registry import CALLBACKS, METRICS, OPTIONS, chosen
-from experiments.results import environment
+from experiments.results import environment, files
 
 INSTALLED = ("site-packages", "dist-packages")
 
@@ -73,6 +73,12 @@ def diff_of(config: Mapping[str, Any]) -> str:
     parts = [environment.git(_folder(found), "diff", "HEAD", "--", *tracked)]
     parts += [environment.addition(name, path) for name, path in found.items() if str(path) not in tracked]
     return "\n".join(part for part in parts if part and part != environment.NOT_AVAILABLE)
+
+
+def diffs_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """The texts of `code.diff` and, where there is something to tell, `own_code.diff` by the files' names."""
+    own = diff_of(config)
+    return {files.CODE_DIFF: environment.code_diff()} | ({files.OWN_DIFF: own} if own else {})
 
 
 def _tracked(found: Mapping[str, Path]) -> list[str]:
