@@ -75,7 +75,8 @@ class Trainer:
 
     def _predict_moved(self, images: NDArray[np.uint8], view: NDArray[np.float32]) -> NDArray[np.float32]:
         starts = range(0, len(images), PREDICT_BATCH)  # so that never all images are there twice
-        parts = (batches.move(images[i : i + PREDICT_BATCH], view).numpy() for i in starts)
+        fill = self.config.regularization.augmentation.fill
+        parts = (batches.move(images[i : i + PREDICT_BATCH], view, fill).numpy() for i in starts)
         return np.concatenate([self.predict(part) for part in parts])
 
     def weights_digest(self) -> str:
