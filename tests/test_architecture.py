@@ -53,7 +53,7 @@ DOORS = {  # which modules may import a big library at all
 # TensorFlow starts where a run trains, and in the server that a sweep's workers are forked from.
 STARTS_TENSORFLOW = (
     "ingredients/normalisation.py", "training/batches.py", "training/capacity.py", "training/loop.py",
-    "sweeps/executors/preload.py",
+    "training/pixels.py", "sweeps/executors/preload.py",
 )  # fmt: skip
 LONGEST_FILE, LONGEST_OF_ALL = 200, 320  # lines of code
 LONGER_FILES = {  # and why

@@ -28,7 +28,7 @@ from experiments.ingredients.layers import flatten as flatten
 from experiments.ingredients.layers import normalise as normalise
 from experiments.ingredients.layers import penalty as penalty
 from experiments.ingredients.layers import require_side as require_side
-from experiments.ingredients.models import ModelOption
+from experiments.ingredients.network import ModelOption
 from experiments.ingredients.optimizers import OptimizerOption
 from experiments.ingredients.option import (
     AsBefore,

@@ -95,7 +95,7 @@ def resolve(config: RunConfig) -> RunConfig:
     portable = config.training.determinism == "portable"
     threads = 1 if portable else config.training.threads or available_cores()
     warn_of_threads(threads)
-    return config.model_copy(update={"dataset": dataset}).with_threads(threads)
+    return config.model_copy(update={"dataset": dataset, "model": config.model.resolve()}).with_threads(threads)
 
 
 def warn_of_threads(threads: int) -> None:
@@ -132,6 +132,7 @@ def _train(
     epochs, steps = trainer.config.training.epochs, trainer.batches.steps
     checkpoints = Checkpoints(record.directory / files.CHECKPOINT)
     call_back = callbacks.teller(trainer.config, record.directory)
+    loop.enter(trainer, max(1, len(checkpoints.rows())))
     state = checkpoints.restore(trainer.model)
     if state.rows or record.epochs_run:  # the files may be an epoch ahead of the checkpoint, or behind it
         log.info("resumed after epoch %d", len(state.rows))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from experiments.ingredients.layers import (
     Activation,
-    ImageShape,
     LayerEntry,
     Normalisation,
     Regularization,
@@ -17,14 +16,14 @@ from experiments.ingredients.layers import (
     connect,
     convolve,
     drop,
-    finish,
     flatten,
     normalise,
     penalty,
     require_side,
-    start,
 )
-from experiments.ingredients.option import Count, Option
+from experiments.ingredients.network import ModelOption as ModelOption
+from experiments.ingredients.option import Count
+from experiments.ingredients.pretrained import Pretrained
 
 if TYPE_CHECKING:
     import keras
@@ -32,35 +31,6 @@ if TYPE_CHECKING:
 MOST_BLOCKS = 500  # of one network: building it takes Keras some milliseconds a layer
 Counts = Annotated[list[Count], Field(min_length=1, max_length=100)]
 PoolSize = Annotated[int, Field(ge=2)]
-
-
-class ModelOption(Option):
-    """What every model can be asked. One of its own gives `stack`, or `build` where the frame does not fit."""
-
-    group: ClassVar[str] = "model"
-    name: str
-
-    def build(self, image_shape: ImageShape, classes: int, regularization: Regularization) -> keras.Model:
-        """Images (n, *image_shape) in 0-255 → probabilities (n, classes) float32, rows sum to 1.
-
-        Args:
-            image_shape: height and width in pixels, and the number of channels.
-            classes: how many there are, the k of the softmax.
-            regularization: rate of dropout and weight of the L2 penalty.
-
-        Raises:
-            InputError: the images are too small for it, or a free layer has a wrong argument.
-        """
-        pixels, x = start(image_shape)
-        return finish(self.name, pixels, self.stack(x, regularization), classes, regularization)
-
-    def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
-        """Images (n, height, width, channels), scaled to 0-1 → features (n, k) for the classifier.
-
-        Raises:
-            NotImplementedError: it has a `build` of its own.
-        """
-        raise NotImplementedError
 
 
 class CNN(ModelOption):
@@ -239,7 +209,7 @@ class Layers(ModelOption):
         return flatten(x)
 
 
-Model = Annotated[CNN | LeNet5 | DeepCNN | ResNet | MLP | Linear | Layers, Field(discriminator="name")]
+Model = Annotated[CNN | LeNet5 | DeepCNN | ResNet | MLP | Linear | Layers | Pretrained, Field(discriminator="name")]
 
 
 def _limit_blocks(number: int, what: str) -> None:

@@ -115,7 +115,7 @@ class _Data:
             raise InputError(*seen.mistakes)
         dataset, digest, images = seen
         config.training.require_images(images, dataset.name)
-        return config.model_copy(update={"dataset": dataset}), digest
+        return config.model_copy(update={"dataset": dataset, "model": config.model.resolve()}), digest
 
     def _read(self, config: RunConfig) -> tuple[Any, str, int]:
         dataset, message = config.dataset.resolve()

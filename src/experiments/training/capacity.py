@@ -48,6 +48,7 @@ def measure(config: RunConfig, image_shape: ImageShape, classes: int) -> Size:
     """
     with _naming("model"), _nothing_allocated():
         model = config.model.build(image_shape, classes, config.regularization)
+        config.model.set_trainable(model, config.model.phase(1))
     if tuple(getattr(model, "output_shape", ())) != (None, classes):
         received = getattr(model, "output_shape", type(model).__name__)
         raise InputError(f"model: must return a functional model with outputs (None, {classes}), received {received}")

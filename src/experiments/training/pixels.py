@@ -101,7 +101,13 @@ def draw_mixture(augmentation: Augmentation, drawn: np.random.Generator, images:
 
 
 def blend(images: Any, others: Any, shares: Any) -> Any:
-    """`shares` (n,) of images and the rest of others, both (n, h, w, c) uint8."""
+    """Two batches mixed image by image, uint8.
+
+    Args:
+        images: (n, h, w, c) uint8.
+        others: the same.
+        shares: (n,) float32 in [0, 1], of `images`; the rest is of `others`.
+    """
     share = shares[:, None, None, None]
     return _as_pixels(share * tf.cast(images, tf.float32) + (1 - share) * tf.cast(others, tf.float32))
 
