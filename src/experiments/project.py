@@ -40,7 +40,7 @@ def settings() -> Settings:
     Raises:
         InputError: one of them cannot be understood.
     """
-    return _settings(Path.cwd(), os.environ.get(VARIABLE))
+    return _settings(_here(), os.environ.get(VARIABLE))
 
 
 def load() -> None:
@@ -50,7 +50,15 @@ def load() -> None:
         InputError: one does not exist, or cannot be imported.
     """
     found = settings()
-    _load(Path.cwd(), found.modules, found.source)
+    _load(_here(), found.modules, found.source)
+
+
+def _here() -> Path:
+    """The current folder; one that was removed holds no project."""
+    try:
+        return Path.cwd()
+    except OSError:
+        return Path("/nowhere")
 
 
 @cache
@@ -73,7 +81,7 @@ def _table(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     data = read_bytes(path, CONFIG_BYTES)
-    if b"experiments" not in data or _is_of_results(folder):
+    if b"experiments" not in data:
         return {}
     try:
         table = tomllib.loads(data.decode()).get("tool", {}).get("experiments", {})
@@ -81,6 +89,8 @@ def _table(folder: Path) -> dict[str, Any]:
         raise InputError(f"{FILE}: cannot be read ({error})") from None
     if not isinstance(table, dict):
         raise InputError(f"{FILE}: {TABLE}: must be a table, received {table!r}")
+    if table and _is_of_results(folder):
+        return {}
     if unknown := sorted(set(table) - {"modules", "config_dir"}):
         raise InputError(f"{FILE}: {TABLE}.{unknown[0]}: no such key; {nearest(unknown[0], ('modules', 'config_dir'))}")
     return table
@@ -152,4 +162,4 @@ def _is_own(filename: str) -> bool:
 
 def _short(filename: str) -> str:
     path = Path(filename)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else filename
+    return str(path.relative_to(_here())) if path.is_relative_to(_here()) else filename

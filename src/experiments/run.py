@@ -145,6 +145,14 @@ def _tell_uneven(metrics: Mapping[str, float]) -> str:
     return f"; balanced accuracy {metrics['test/balanced_accuracy']:.2%}, macro F1 {metrics['test/macro_f1']:.4f}"
 
 
+def _tell_own(metrics: Mapping[str, float]) -> list[str]:
+    """A line with the metrics of the user's own, if there are any."""
+    from experiments.results.own_metrics import own_of
+
+    told = ", ".join(f"{name} {metrics[name]:.4g}" for name in own_of(metrics))
+    return [told] if told else []
+
+
 def _tell(record: Record) -> int:
     """Prints how a run ended, the next useful command and, last, its directory."""
     if record.state == RunState.FINISHED and record.overfitting:
@@ -154,6 +162,7 @@ def _tell(record: Record) -> int:
             f"test accuracy {record.metrics['test/accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})"
             + ("" if alone is None else f", mean of several views; {alone:.2%} with each image seen once")
             + _tell_uneven(record.metrics),
+            *_tell_own(record.metrics),
             record.overfitting.verdict,
             "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam",
         )
