@@ -20,9 +20,10 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path.stat().st_size)
 LAYERS = (
     ("errors", "bounded", "archives", "directories", "cgroups", "screen", "console"),
     ("conf", "plain_yaml", "ingredients", "upgrades"),
-    ("config_sources", "hydra_loader"),
+    ("config_sources", "hydra_loader", "project"),
     ("mistakes",),
     ("config",),
+    ("options",),
     ("results",),
     ("training",),
     ("comparison",),
@@ -30,7 +31,7 @@ LAYERS = (
     ("sweeps", "reproduction"),
     ("unsealing",),
     ("command_line",),
-    ("entrance", "run", "reproduce", "compare", "figures", "ui", "sync", "unseal", "__main__"),
+    ("entrance", "init", "run", "reproduce", "compare", "figures", "ui", "sync", "unseal", "__main__"),
 )
 PEERS = ("sweeps", "reproduction")  # rooms on one floor that know nothing of each other
 ENTRANCES = {"run", "reproduce", "compare", "figures", "ui", "sync", "unseal"}
@@ -53,7 +54,7 @@ DOORS = {  # which modules may import a big library at all
 # TensorFlow starts where a run trains, and in the server that a sweep's workers are forked from.
 STARTS_TENSORFLOW = (
     "ingredients/normalisation.py", "training/batches.py", "training/capacity.py", "training/loop.py",
-    "sweeps/executors/preload.py",
+    "training/pixels.py", "sweeps/executors/preload.py",
 )  # fmt: skip
 LONGEST_FILE, LONGEST_OF_ALL = 200, 320  # lines of code
 LONGER_FILES = {  # and why

@@ -10,15 +10,21 @@ from numpy.typing import NDArray
 from experiments.ingredients.datasets import Split
 from experiments.ingredients.regularization import Augmentation
 
-OFF = Augmentation(**dict.fromkeys(Augmentation.model_fields, 0.0) | {"test_views": 1})
-STRONG = Augmentation(
-    rotation_degrees=30.0,
-    shift_fraction=0.2,
-    zoom_fraction=0.3,
-    shear_fraction=0.25,
-    stretch_fraction=0.2,
-    test_views=1,
+OFF = Augmentation(
+    **dict.fromkeys(Augmentation.model_fields, 0.0) | {"test_views": 1, "flip": "none", "crop": 1.0, "fill": "black"}
 )
+STRONG = OFF.model_copy(
+    update={
+        "rotation_degrees": 30.0, "shift_fraction": 0.2, "zoom_fraction": 0.3, "shear_fraction": 0.25,
+        "stretch_fraction": 0.2,
+    }
+)  # fmt: skip
+EVERYTHING = STRONG.model_copy(
+    update={
+        "flip": "both", "crop": 0.5, "brightness": 0.2, "contrast": 0.3, "saturation": 0.4, "cutout": 0.4,
+        "mixup": 0.5, "fill": "reflect",
+    }
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +144,7 @@ def test_epoch_visits_every_image_once_with_its_label(split: Split, batch_size: 
     np.testing.assert_array_equal(labels, np.eye(3)[chosen % 3])
 
 
-@pytest.mark.parametrize("augmentation", [OFF, STRONG], ids=["plain", "augmented"])
+@pytest.mark.parametrize("augmentation", [OFF, STRONG, EVERYTHING], ids=["plain", "augmented", "everything"])
 def test_an_epoch_is_the_same_whenever_it_is_asked_for(split: Split, augmentation: Augmentation) -> None:
     forward, alone = make(split, augmentation=augmentation), make(split, augmentation=augmentation)
     in_turn = [images_of(forward, epoch) for epoch in (1, 2, 3)]
@@ -155,8 +161,9 @@ def test_augmentation_differs_from_epoch_to_epoch_and_from_seed_to_seed(split: S
 
 
 def test_augmentation_of_an_image_does_not_depend_on_its_batch(split: Split) -> None:
-    whole = images_of(make(split, batch_size=10, augmentation=STRONG), 2)
-    np.testing.assert_array_equal(images_of(make(split, batch_size=3, augmentation=STRONG), 2), whole)
+    for augmentation in (STRONG, EVERYTHING):
+        whole = images_of(make(split, batch_size=10, augmentation=augmentation), 2)
+        np.testing.assert_array_equal(images_of(make(split, batch_size=3, augmentation=augmentation), 2), whole)
 
 
 def test_transform_of_an_image_does_not_depend_on_how_many_there_are() -> None:
@@ -307,7 +314,7 @@ def test_augmented_images_are_bilinear_samples(split: Split) -> None:
             assert np.abs(moved[index, :, :, colour] - expected).max() <= 1.01
 
 
-@pytest.mark.parametrize("augmentation", [OFF, STRONG])
+@pytest.mark.parametrize("augmentation", [OFF, STRONG, EVERYTHING])
 def test_streamed_images_are_those_of_a_tensor(
     split: Split, augmentation: Augmentation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,7 +281,8 @@ def test_saved_words_stay_words(text: str, tmp_path: Path) -> None:
 def test_saved_config_says_the_name_of_each_option_first() -> None:
     values = yaml.safe_load(default().to_yaml())
     assert list(values) == [
-        "format", "dataset", "model", "optimizer", "schedule", "regularization", "training", "tracking", "figures", "seed",
+        "format", "dataset", "model", "optimizer", "schedule", "regularization", "training", "tracking", "figures",
+        "seed",
     ]  # fmt: skip
     for group in ("dataset", "model", "optimizer", "schedule", "regularization", "tracking"):
         assert next(iter(values[group])) == "name"

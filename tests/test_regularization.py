@@ -70,20 +70,25 @@ def test_early_stopping_agrees_with_keras(tensorflow: Any) -> None:
                 break
 
 
-CHANGES = [name for name in Augmentation.model_fields if name != "test_views"]
-NO_AUGMENTATION: dict[str, Any] = dict.fromkeys(CHANGES, 0.0) | {"test_views": 1}
+OTHERS: dict[str, Any] = {"test_views": 1, "flip": "none", "crop": 1.0, "fill": "black"}
+CHANGES = [name for name in Augmentation.model_fields if name not in OTHERS]
+NO_AUGMENTATION: dict[str, Any] = dict.fromkeys(CHANGES, 0.0) | OTHERS
 
 
 def test_augmentation_is_active_where_any_value_is() -> None:
     assert not Augmentation(**NO_AUGMENTATION).active
     for key in CHANGES:
         assert Augmentation(**NO_AUGMENTATION | {key: 0.1}).active
+    assert Augmentation(**NO_AUGMENTATION | {"flip": "vertical"}).active
+    assert Augmentation(**NO_AUGMENTATION | {"crop": 0.9}).active
+    assert not Augmentation(**NO_AUGMENTATION | {"fill": "edge"}).active
 
 
 def test_views_need_something_that_changes_them() -> None:
     assert Augmentation(**NO_AUGMENTATION | {"test_views": 16, "shift_fraction": 0.1}).test_views == 16
-    with pytest.raises(ValidationError, match="test_views must be 1 where no image is changed, received 16"):
-        Augmentation(**NO_AUGMENTATION | {"test_views": 16})
+    for still in ({}, {"flip": "horizontal", "brightness": 0.1}):
+        with pytest.raises(ValidationError, match="test_views must be 1 where no image is turned or shifted, received"):
+            Augmentation(**NO_AUGMENTATION | {"test_views": 16} | still)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +101,11 @@ def test_views_need_something_that_changes_them() -> None:
         ("shear_fraction", 1.0),
         ("stretch_fraction", -0.1),
         ("test_views", 0),
+        ("crop", 0.0),
+        ("crop", 1.1),
+        ("cutout", 1.0),
+        ("mixup", -0.1),
+        ("saturation", 1.1),
     ],
 )
 def test_augmentation_outside_its_range_is_refused(key: str, value: float) -> None:
@@ -115,6 +125,11 @@ def test_every_option_switches_on_what_its_name_says(name: str) -> None:
     }
     expected = active.keys() if name == "full" else {name} & active.keys()
     assert {key for key, on in active.items() if on} == set(expected)
+
+
+def test_photographs_are_augmentation() -> None:
+    chosen = compose("regularization=photographs").regularization
+    assert (chosen.label, chosen.augmentation.flip) == ("augmentation", "horizontal")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,6 +13,7 @@ COMMANDS = {
     "unseal": "look at the test images of sealed runs, once",
     "figures": "draw the figures of finished runs again",
     "ui": "the MLflow UI on the runs of this folder",
+    "init": "a small project for code of your own",
     "sync": "mirror to MLflow what could not be mirrored at the time",
 }
 

@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
+from experiments import project
 from experiments.conf import CONF
 from experiments.config import explain_composition, load_config
 from experiments.config_sources import lies_in_results
@@ -111,7 +112,7 @@ def _initialized(flags: argparse.Namespace) -> Iterator[tuple[Hydra, str]]:
         if not _is_tree(folder, name):
             _store(folder / f"{name}.yaml", flags.overrides)
             folder, name = CONF, SAVED
-    beside = None if flags.config_dir is None else Path(flags.config_dir).absolute()
+    beside = project.settings().config_dir if flags.config_dir is None else Path(flags.config_dir).absolute()
     hydra = Hydra(task_name="run", config_loader=make_loader(folder, beside))
     GlobalHydra.instance().initialize(hydra)
     yield hydra, name

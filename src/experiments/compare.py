@@ -55,7 +55,7 @@ def show(names: Sequence[str], output: Path | None, form: str = "short") -> int:
     Raises:
         InputError: no run was found, none has finished, or the report cannot be written.
     """
-    from experiments.comparison import exports, report, terminal
+    from experiments.comparison import exports, report, suspects, terminal
     from experiments.comparison.comparison import compare
     from experiments.console import Screen
     from experiments.results import files
@@ -71,6 +71,8 @@ def show(names: Sequence[str], output: Path | None, form: str = "short") -> int:
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be written ({error.strerror})") from None
     terminal.show(comparison, Screen(), long=form == "long")
+    if (found := suspects.of_comparison(comparison)) and (line := suspects.sentence(found)):
+        say(line)
     say(paths[0])
     return 0
 

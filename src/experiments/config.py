@@ -6,19 +6,23 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar, Union
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from experiments import project
+from experiments.bounded import ENVIRONMENT_BYTES, read_json
 from experiments.cgroups import quota_cores
 from experiments.errors import InputError, nearest
 from experiments.ingredients.datasets import Dataset
 from experiments.ingredients.execution import Sweep, Tracking, Training
 from experiments.ingredients.models import Model
 from experiments.ingredients.optimizers import Optimizer
-from experiments.ingredients.option import AsBefore, Option, fill_in, leave_out
+from experiments.ingredients.option import AsBefore, Option, fill_in, leave_out, names_of, options_in
+from experiments.ingredients.registry import OPTIONS, place_of
 from experiments.ingredients.regularization import Regularization
 from experiments.ingredients.schedules import Schedule
 from experiments.mistakes import explain, nearest_key
@@ -46,7 +50,7 @@ class RunConfig(Option):
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
 
     def identity(self) -> dict[str, Any]:
-        """What can change the result: not threads, tracking, figures, what is measured beside, the data's place or a seal.
+        """What can change the result: not threads, tracking, what is measured or told beside, the data's place or a seal.
 
         Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true. A
         regularization's name is only the label of a preset: what stands here follows from the values.
@@ -58,7 +62,7 @@ class RunConfig(Option):
             exclude={
                 "tracking": True,
                 "figures": True,
-                "training": {"threads", "measure_training"},
+                "training": {"threads", "measure_training", "callbacks"},
                 "dataset": {"path", "sealed"},
             }
         )
@@ -98,7 +102,24 @@ class _Composed(RunConfig):
     sweep: Sweep
 
 
+OURS = {name: field.annotation for name, field in RunConfig.model_fields.items()}  # without what users register
 Validated = TypeVar("Validated", bound=RunConfig)
+
+
+def admit(group: str, option: type[Option]) -> None:
+    """Makes a class an option of a group, beside ours.
+
+    Raises:
+        InputError: one of its names is that of one of ours.
+    """
+    for ours in options_in(OURS[group]):
+        for name in set(names_of(ours)).intersection(names_of(option)):
+            raise InputError(f"{place_of(option)}: the name {name!r} is taken by {group}={name} of this package")
+    own = {place_of(other): other for (other_group, _), other in OPTIONS.items() if other_group == group}
+    own[place_of(option)] = option  # in place of itself where its module was imported again
+    for schema in (RunConfig, _Composed):
+        schema.model_fields[group].annotation = Union[OURS[group], *own.values()]  # type: ignore[assignment]
+        schema.model_rebuild(force=True)
 
 
 class Composition(NamedTuple):
@@ -176,12 +197,28 @@ def validate(values: Any) -> RunConfig:
     return _validate(values, RunConfig)
 
 
+def validate_dataset(values: Any) -> Dataset:
+    """The data set of a saved config; the user's modules are imported only where ours have no such name.
+
+    Raises:
+        InputError: they cannot be imported.
+        ValidationError: with every mistake.
+    """
+    name = values.get("name") if isinstance(values, Mapping) else None
+    if not any(name in names_of(option) for option in options_in(OURS["dataset"])):
+        project.load()
+    field = RunConfig.model_fields["dataset"]
+    found: Dataset = TypeAdapter(Annotated[field.annotation, field]).validate_python(values)
+    return found
+
+
 def validate_saved(values: Any) -> RunConfig:
     """A config from the plain mappings of a saved file: of an older format, or older than some knobs (`AsBefore`).
 
     Raises:
         InputError: of a newer format, or with one line per mistake.
     """
+    project.load()
     return validate(bring_up_config(values) if isinstance(values, Mapping) else values)
 
 
@@ -206,6 +243,7 @@ def validate_composed(values: Any) -> Composition:
 
 
 def _validate(values: Any, schema: type[Validated]) -> Validated:
+    project.load()
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -236,7 +274,16 @@ def load_config(path: Path) -> RunConfig:
     try:
         return validate_saved(read_yaml(path))
     except InputError as error:
+        if missing := _missing_modules(path.with_name("environment.json")):
+            raise InputError(f"{path}: {missing}") from None
         raise type(error)(*(f"{path}: {mistake}" for mistake in error.mistakes)) from None
+
+
+def _missing_modules(environment: Path) -> str:
+    """Which modules a run used that are not imported here, by what lies beside its config; "" where all are."""
+    with suppress(InputError):
+        return project.missing(read_json(environment, ENVIRONMENT_BYTES))
+    return ""
 
 
 def compose(*overrides: str) -> RunConfig:

@@ -24,6 +24,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from experiments import project
 from experiments.conf import CONF
 from experiments.config_sources import Folder, Package
 from experiments.errors import InputError
@@ -82,7 +83,9 @@ def compose(overrides: Sequence[str]) -> DictConfig:
         InputError: a file cannot be used, or a setting of Hydra would have no effect.
     """
     with _composing, own_hydra():
-        composed = make_loader(CONF).load_configuration(PRIMARY, list(overrides), RunMode.RUN, from_shell=False)
+        composed = make_loader(CONF, project.settings().config_dir).load_configuration(
+            PRIMARY, list(overrides), RunMode.RUN, from_shell=False
+        )
     with open_dict(composed):
         del composed["hydra"]
     return composed

@@ -16,7 +16,7 @@ from typing import Any
 from experiments.config import RunConfig, config_key, flatten, is_run, run_key
 from experiments.errors import DivergedError, InputError, PausedError, StoppedError
 from experiments.ingredients.splits import ImageData
-from experiments.results import environment, files, lease, records, tracking
+from experiments.results import environment, files, lease, own_code, records, tracking
 from experiments.results.causes import Cause, changes_before, find_causes
 from experiments.results.process import Process
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Record
@@ -55,6 +55,7 @@ def gather_facts(config: RunConfig, dataset_digest: str, variables: Mapping[str,
         threads=config.training.threads or 1,
         dataset_digest=dataset_digest,
         config=flatten(config.identity()),
+        own_code=own_code.facts_of(config.model_dump()),
         variables=variables,
     )
 
@@ -99,7 +100,7 @@ def open_record(
         if (directory / files.RECORD).exists():
             return _reopen(directory, config, facts, texts, mine.number)
         record.lease = mine.number
-        texts |= {files.ENVIRONMENT: files.json_text(facts), files.CODE_DIFF: environment.code_diff()}
+        texts |= {files.ENVIRONMENT: files.json_text(facts), **own_code.diffs_of(config.model_dump())}
         record.create(directory, texts)
     return record
 
@@ -128,6 +129,7 @@ def new_record(config: RunConfig, dataset: DatasetSummary, parameters: int, orig
         dataset=dataset,
         code_digest=environment.code_digest(),
         sources_digest=environment.sources_digest(),
+        own_code_digest=own_code.digest_of(config.model_dump()),
         versions=environment.versions(),
         reproduces=origin.reproduces,
         mlflow=MLflowState(parent_run_id=origin.parent_run_id),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from experiments import project
 from experiments.conf import CONF
 from experiments.config import RunConfig, flatten, validate, validate_saved
 from experiments.errors import DataError, InputError, StoppedError
@@ -73,6 +74,8 @@ def config_of(record: Record, *, threads: int | None = None) -> RunConfig:
 
 def _explain(record: Record, values: Any, mistakes: Sequence[str]) -> InputError:
     """What has changed in the options since a run was made, and which code made it."""
+    if missing := project.missing(record.environment):
+        return InputError(f"{record.name}: {missing}")
     for mistake in mistakes:
         if (key := mistake.partition(": ")[0]).endswith("_target_"):
             return InputError(f"{record.name}: config.yaml: {key}: a config names options, and calls nothing")

@@ -26,7 +26,11 @@ RESUME, TAKE_OVER = "resume=", "take_over="
 
 
 def main() -> None:
-    """The entrance; exit codes as in the README."""
+    """The entrance; exit codes as in the README. `init` as the first word is a command of its own."""
+    if sys.argv[1:2] == ["init"]:
+        from experiments import init
+
+        init.main(sys.argv[2:])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends a run in order, as Ctrl-C does
     resumes = any(argument.startswith(RESUME) for argument in sys.argv[1:])
     exit_with(lambda: _resume(sys.argv[1:]) if resumes else _run())
@@ -141,6 +145,14 @@ def _tell_uneven(metrics: Mapping[str, float]) -> str:
     return f"; balanced accuracy {metrics['test/balanced_accuracy']:.2%}, macro F1 {metrics['test/macro_f1']:.4f}"
 
 
+def _tell_own(metrics: Mapping[str, float]) -> list[str]:
+    """A line with the metrics of the user's own, if there are any."""
+    from experiments.results.own_metrics import own_of
+
+    told = ", ".join(f"{name} {metrics[name]:.4g}" for name in own_of(metrics))
+    return [told] if told else []
+
+
 def _tell(record: Record) -> int:
     """Prints how a run ended, the next useful command and, last, its directory."""
     if record.state == RunState.FINISHED and record.sealed and record.overfitting:
@@ -156,6 +168,7 @@ def _tell(record: Record) -> int:
             f"test accuracy {record.metrics['test/accuracy']:.2%} (95% interval {low:.2%} to {high:.2%})"
             + ("" if alone is None else f", mean of several views; {alone:.2%} with each image seen once")
             + _tell_uneven(record.metrics),
+            *_tell_own(record.metrics),
             record.overfitting.verdict,
             "next: python -m experiments.ui, or a sweep: python -m experiments.run -m optimizer=sgd,rmsprop,adam",
         )

@@ -24,7 +24,7 @@ from experiments.results.records import Predictions, Record
 from experiments.results.states import RunState
 from experiments.results.test_images import of_data
 from experiments.results.tracking import Mirror
-from experiments.training import runtime, scoring
+from experiments.training import callbacks, runtime, scoring
 from experiments.training.checkpoint import Checkpoints, State
 from experiments.training.progress import describe, live_bar
 
@@ -97,7 +97,7 @@ def resolve(config: RunConfig) -> RunConfig:
     portable = config.training.determinism == "portable"
     threads = 1 if portable else config.training.threads or available_cores()
     warn_of_threads(threads)
-    return config.model_copy(update={"dataset": dataset}).with_threads(threads)
+    return config.model_copy(update={"dataset": dataset, "model": config.model.resolve()}).with_threads(threads)
 
 
 def warn_of_threads(threads: int) -> None:
@@ -133,6 +133,8 @@ def _train(
 
     epochs, steps = trainer.config.training.epochs, trainer.batches.steps
     checkpoints = Checkpoints(record.directory / files.CHECKPOINT)
+    call_back = callbacks.teller(trainer.config, record.directory)
+    loop.enter(trainer, max(1, len(checkpoints.rows())))
     state = checkpoints.restore(trainer.model)
     if state.rows or record.epochs_run:  # the files may be an epoch ahead of the checkpoint, or behind it
         log.info("resumed after epoch %d", len(state.rows))
@@ -149,6 +151,7 @@ def _train(
         if mirror:
             mirror.log_epoch(row)
         log.info(describe(row, epochs))
+        call_back(row)
         if tell:
             tell(row)
 

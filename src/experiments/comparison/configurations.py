@@ -191,6 +191,8 @@ def _notes(records: Sequence[Record], configurations: Sequence[Configuration], f
         notes.append("Not all configurations were trained on the same data splits, which is part of their differences.")
     if len({record.sources_digest or record.code_digest for record in kept}) > 1:
         notes.append("The runs were made by different versions of the code.")
+    if len({(record.config_key, record.own_code_digest) for record in kept}) > len({r.config_key for r in kept}):
+        notes.append("Runs of the same configuration were made by different versions of your own code.")
     if len({tuple(sorted(record.versions.items())) for record in kept}) > 1:
         notes.append("The runs were made with different versions of TensorFlow, Keras or NumPy.")
     return tuple(notes)

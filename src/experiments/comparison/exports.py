@@ -19,6 +19,7 @@ from experiments.comparison.sentences import sentences
 from experiments.comparison.settings import show
 from experiments.results import files, lookup
 from experiments.results.evaluation import Interval
+from experiments.results.own_metrics import own_of
 from experiments.results.records import Record
 
 if TYPE_CHECKING:
@@ -126,7 +127,10 @@ def _configuration(comparison: Comparison, place: int) -> dict[str, Any]:
         "label": c.label,
         "settings": dict(c.settings),
         "seeds": list(c.seeds),
-        **{name: math.nan if comparison.sealed and name.startswith("test/") else c.mean(name) for name in METRICS},
+        **{
+            name: math.nan if comparison.sealed and name.startswith("test/") else c.mean(name)
+            for name in (*METRICS, *own_of(c.records[0].metrics))
+        },
         "test/accuracy_low": interval.low,
         "test/accuracy_high": interval.high,
         "may_be_best": None if comparison.of_networks else comparison.may_be_best[place],

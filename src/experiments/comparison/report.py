@@ -21,11 +21,13 @@ from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.reliability_chart import reliability_chart
 from experiments.comparison.sentences import headlines, sentences
 from experiments.comparison.settings import show
+from experiments.comparison.suspect_gallery import gallery
+from experiments.comparison.suspects import as_csv, of_comparison
 from experiments.comparison.table import runs_csv, table
 from experiments.results.files import write_atomically
 from experiments.results.test_images import TestImages
 
-HTML, MARKDOWN, CSV = "report.html", "report.md", "runs.csv"
+HTML, MARKDOWN, CSV, SUSPECTS = "report.html", "report.md", "runs.csv", "suspects.csv"
 TILES = 24  # pictures in each part of the disagreement, twice as many in the gallery of what most runs miss
 ESSENTIAL = ("#", "configuration", "seeds", "runs", "test %", "95% interval", "against best")  # on paper
 TOLD_ABOVE = ("seeds", "runs", "95% interval")  # by the first figure, so a phone's table goes without
@@ -52,7 +54,10 @@ class Tile(NamedTuple):
 
 
 def write(comparison: Comparison, directory: Path) -> list[Path]:
-    """Writes the three files of a comparison; a reader sees the old ones or the new ones, never a part."""
+    """Writes the files of a comparison, suspects.csv where several runs share images.
+
+    A reader sees the old ones or the new ones, never a part.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     context, templates = _context(comparison), _environment()
     contents = {
@@ -60,6 +65,8 @@ def write(comparison: Comparison, directory: Path) -> list[Path]:
         MARKDOWN: templates.get_template("report.md.jinja").render(context),
         CSV: runs_csv(comparison),
     }
+    if found := of_comparison(comparison):
+        contents[SUSPECTS] = as_csv(found.suspects, context["images"].class_names)
     for name, content in contents.items():
         write_atomically(directory / name, content)
     return [directory / name for name in contents]
@@ -121,6 +128,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "unsealed": [look for look in comparison.ledger.looks if look.purpose == "unseal"][-MOST_LOOKS:]
         if comparison.ledger
         else [],
+        "suspects": gallery(comparison, images),
         "galleries": _galleries(comparison, images),
         "most_missed": [_tile(mistake, images) for mistake in comparison.most_missed[: 2 * TILES]],
     }

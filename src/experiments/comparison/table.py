@@ -13,6 +13,7 @@ from experiments.comparison.configurations import UNTESTED, Configuration
 from experiments.comparison.formats import percent_interval, signed
 from experiments.comparison.pairs import Pair
 from experiments.comparison.settings import of_sweep, show
+from experiments.results.own_metrics import own_of
 
 
 class Column(NamedTuple):
@@ -58,17 +59,22 @@ OF_TEST = ("test %", "95% interval", "against best", "cross-entropy", "overconfi
 
 def table(comparison: Comparison) -> Table:
     """Rank, what varies, and what came of it."""
+    own = own_of(dict.fromkeys(name for c in comparison.configurations for r in c.records for name in r.metrics))
     options = [Column(name, "varied option", _is_numeric(comparison, name)) for name in comparison.options]
     is_split = any(len({*c.splits}) > 1 for c in comparison.configurations)
     described = options or [Column("configuration", "model and optimizer", False)]
     rows = [
-        (Cell(str(place + 1), place + 1), *_settings(configuration), *_metrics(comparison, place))
+        (
+            Cell(str(place + 1), place + 1),
+            *_settings(configuration),
+            *_metrics(comparison, place),
+            *(_number(configuration.mean(name), ".4f") for name in own),
+        )
         for place, configuration in enumerate(comparison.configurations)
     ]
-    ranked = Table(
-        (Column("#", "rank by validation accuracy"), *described, RUNS if is_split else METRICS[0], *METRICS[1:]),
-        tuple(rows),
-    )
+    columns = (Column("#", "rank by validation accuracy"), *described, RUNS if is_split else METRICS[0], *METRICS[1:])
+    named = (Column(name, "a metric of your own; the mean over seeds") for name in own)
+    ranked = Table((*columns, *named), tuple(rows))
     return _without(ranked, OF_TEST) if comparison.sealed else ranked
 
 

@@ -86,13 +86,18 @@ def locate(name: str, path: str | None) -> Located:
     return places[-1]
 
 
-def locate_file(name: str, origin: str) -> Located:
+def locate_file(name: str, origin: str, cache: str = "datasets") -> Located:
     """Finds a file in $EXPERIMENTS_DATA or Keras' cache, or downloads it from the folder `origin` into the latter.
+
+    Args:
+        name: of the file.
+        origin: address of the folder that it lies in.
+        cache: the folder of Keras' cache, `datasets` or `models`.
 
     Raises:
         InputError: it is in neither and cannot be downloaded.
     """
-    places = usual_places(name)
+    places = usual_places(name, cache)
     for place in places:
         if os.path.isfile(place.path):
             return place
@@ -108,10 +113,10 @@ def locate_file(name: str, origin: str) -> Located:
     return places[-1]
 
 
-def usual_places(file: str) -> list[Located]:
-    """$EXPERIMENTS_DATA, if set, then Keras' cache."""
+def usual_places(file: str, cache: str = "datasets") -> list[Located]:
+    """$EXPERIMENTS_DATA, if set, then the folder `cache` of Keras' cache."""
     home = Path(os.path.expanduser(os.environ.get("KERAS_HOME") or "~/.keras"))
-    places = [Located(home / "datasets" / file, f"Keras' cache/{file}")]
+    places = [Located(home / cache / file, f"Keras' cache/{file}")]
     if folder := os.environ.get("EXPERIMENTS_DATA"):
         places.insert(0, Located(Path(os.path.expanduser(folder)) / file, f"EXPERIMENTS_DATA/{file}"))
     return places

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from experiments.errors import InputError
 from experiments.ingredients.option import AsBefore, Count, Option, Positive
+from experiments.ingredients.registry import CALLBACKS, METRICS, require_names
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
 
@@ -22,6 +23,15 @@ class Training(Option):
     determinism: Literal["machine", "portable"]
     measure_training: Annotated[bool, AsBefore(False)]
     class_weights: Annotated[Literal["none", "balanced"], AsBefore("none")]
+    metrics: Annotated[list[str], AsBefore([])]
+    callbacks: Annotated[list[str], AsBefore([])]
+
+    @field_validator("metrics", "callbacks")
+    @classmethod
+    def _are_registered(cls, names: list[str], info: ValidationInfo) -> list[str]:
+        if info.field_name == "metrics":
+            return require_names(METRICS, names, "metric")
+        return require_names(CALLBACKS, names, "callback")
 
     def require_images(self, images: int, name: str) -> None:
         """Refuses a batch that is larger than the training images of the data set `name`.

@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 
 from experiments.ingredients.layers import (
     Activation,
-    ImageShape,
     LayerEntry,
     Normalisation,
     Regularization,
@@ -17,14 +16,14 @@ from experiments.ingredients.layers import (
     connect,
     convolve,
     drop,
-    finish,
     flatten,
     normalise,
     penalty,
     require_side,
-    start,
 )
-from experiments.ingredients.option import Count, Option
+from experiments.ingredients.network import ModelOption as ModelOption
+from experiments.ingredients.option import Count
+from experiments.ingredients.pretrained import Pretrained
 
 if TYPE_CHECKING:
     import keras
@@ -34,29 +33,7 @@ Counts = Annotated[list[Count], Field(min_length=1, max_length=100)]
 PoolSize = Annotated[int, Field(ge=2)]
 
 
-class _Model(Option):
-    name: str
-
-    def build(self, image_shape: ImageShape, classes: int, regularization: Regularization) -> keras.Model:
-        """Images (n, *image_shape) in 0-255 → probabilities (n, classes) float32, rows sum to 1.
-
-        Args:
-            image_shape: height and width in pixels, and the number of channels.
-            classes: how many there are, the k of the softmax.
-            regularization: rate of dropout and weight of the L2 penalty.
-
-        Raises:
-            InputError: the images are too small for it, or a free layer has a wrong argument.
-        """
-        pixels, x = start(image_shape)
-        return finish(self.name, pixels, self._stack(x, regularization), classes, regularization)
-
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
-        """Scaled images (n, height, width, channels) → features (n, k) for the classifier."""
-        raise NotImplementedError
-
-
-class CNN(_Model):
+class CNN(ModelOption):
     """Convolution and pooling in turn. Source: F. Chollet, Simple MNIST convnet, keras.io, 2015."""
 
     name: Literal["cnn"]
@@ -66,7 +43,7 @@ class CNN(_Model):
     activation: Activation
     normalisation: Normalisation
 
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
+    def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         import keras
 
         require_side(x, self._smallest_side(), "model.filters", _describe_pooling(self))
@@ -83,7 +60,7 @@ class CNN(_Model):
         return side
 
 
-class LeNet5(_Model):
+class LeNet5(ModelOption):
     """Two convolutions with average pooling, then dense layers.
 
     Source: LeCun, Bottou, Bengio, Haffner, Gradient-Based Learning Applied to Document Recognition, 1998.
@@ -96,7 +73,7 @@ class LeNet5(_Model):
     units: Counts
     activation: Activation
 
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
+    def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         import keras
 
         require_side(x, self._smallest_side(), "model.filters", _describe_pooling(self))
@@ -114,7 +91,7 @@ class LeNet5(_Model):
         return side
 
 
-class DeepCNN(_Model):
+class DeepCNN(ModelOption):
     """Blocks of convolutions, the last of each with stride 2. Source: C. Deotte, MNIST-CNN-99.75, 2018."""
 
     name: Literal["deep_cnn"]
@@ -132,7 +109,7 @@ class DeepCNN(_Model):
         _limit_blocks(len(self.filters) * self.convolutions, "convolutions")
         return self
 
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
+    def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         what = f"{len(self.filters)} blocks of {self.convolutions} convolutions and a stride, and the head,"
         require_side(x, self._smallest_side(), "model.filters", what)
         add = _styled(self.activation, self.normalisation, regularization)
@@ -151,7 +128,7 @@ class DeepCNN(_Model):
         return side
 
 
-class ResNet(_Model):
+class ResNet(ModelOption):
     """Stages of residual blocks, each stage at half the size of the one before; batch-normalised.
 
     Source: He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, 2016, section 4.2 (option B).
@@ -168,7 +145,7 @@ class ResNet(_Model):
         _limit_blocks(len(self.filters) * self.blocks, "blocks")
         return self
 
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
+    def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         import keras
 
         x = _convolve_bare(x, self.filters[0], self.kernel_size, 1, "stem", regularization)
@@ -193,27 +170,27 @@ class ResNet(_Model):
         return keras.layers.Activation(self.activation, name=f"{name}_activation2")(y)
 
 
-class MLP(_Model):
+class MLP(ModelOption):
     """Dense layers only. Source: F. Chollet, Keras examples, mnist_mlp, 2015."""
 
     name: Literal["mlp"]
     units: Counts
     activation: Activation
 
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
+    def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         return connect(flatten(x), self.units, self.activation, regularization)
 
 
-class Linear(_Model):
+class Linear(ModelOption):
     """Softmax regression: the classifier alone."""
 
     name: Literal["linear"]
 
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
+    def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         return flatten(x)
 
 
-class Layers(_Model):
+class Layers(ModelOption):
     """Any Keras layers, by name and arguments."""
 
     name: Literal["layers"]
@@ -226,13 +203,13 @@ class Layers(_Model):
             raise ValueError("must not end in a softmax, because the classifier follows by itself; remove the last")
         return layers
 
-    def _stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
+    def stack(self, x: keras.KerasTensor, regularization: Regularization) -> keras.KerasTensor:
         for number, entry in enumerate(self.layers):
             x = append(x, entry, number, regularization)
         return flatten(x)
 
 
-Model = Annotated[CNN | LeNet5 | DeepCNN | ResNet | MLP | Linear | Layers, Field(discriminator="name")]
+Model = Annotated[CNN | LeNet5 | DeepCNN | ResNet | MLP | Linear | Layers | Pretrained, Field(discriminator="name")]
 
 
 def _limit_blocks(number: int, what: str) -> None:

@@ -6,7 +6,7 @@ and normalisation parameters.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 NEVER_DECAYED = ["bias", "gamma", "beta"]  # the last parts of Keras' variable paths
 
 
-class _Optimizer(Option):
+class OptimizerOption(Option):
+    """What every optimizer can be asked. One of its own gives `create`."""
+
+    group: ClassVar[str] = "optimizer"
     name: str
     learning_rate: Positive
     weight_decay: NonNegative
@@ -27,35 +30,40 @@ class _Optimizer(Option):
         """The Keras optimizer whose learning rate follows `rate`, a Keras `LearningRateSchedule`."""
         import keras
 
-        optimizer = self._create(keras.optimizers, {"learning_rate": rate, "weight_decay": self.weight_decay or None})
+        optimizer = self.create(keras.optimizers, {"learning_rate": rate, "weight_decay": self.weight_decay or None})
         optimizer.exclude_from_weight_decay(var_names=NEVER_DECAYED)
         return optimizer
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+        """The Keras optimizer: `optimizers` is `keras.optimizers`, `shared` its learning rate and weight decay.
+
+        Raises:
+            NotImplementedError: it has a `build` of its own.
+        """
         raise NotImplementedError
 
 
-class SGD(_Optimizer):
+class SGD(OptimizerOption):
     """Plain stochastic gradient descent: one step is `-learning_rate * gradient`."""
 
     name: Literal["sgd"]
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.SGD(**shared)
 
 
-class SGDMomentum(_Optimizer):
+class SGDMomentum(OptimizerOption):
     """SGD with (Nesterov) momentum. Source: Sutskever et al., On the Importance of Initialization, 2013."""
 
     name: Literal["sgd_momentum"]
     momentum: FractionBelowOne
     nesterov: bool
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.SGD(momentum=self.momentum, nesterov=self.nesterov, **shared)
 
 
-class RMSprop(_Optimizer):
+class RMSprop(OptimizerOption):
     """RMSprop. Source: G. Hinton, Neural Networks for Machine Learning, lecture 6e, 2012."""
 
     name: Literal["rmsprop"]
@@ -63,11 +71,11 @@ class RMSprop(_Optimizer):
     momentum: FractionBelowOne
     epsilon: Positive
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.RMSprop(rho=self.rho, momentum=self.momentum, epsilon=self.epsilon, **shared)
 
 
-class _Moments(_Optimizer):
+class _Moments(OptimizerOption):
     beta_1: FractionBelowOne
     beta_2: FractionBelowOne
     epsilon: Positive
@@ -81,7 +89,7 @@ class Adam(_Moments):
 
     name: Literal["adam"]
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.Adam(**self._moments(), **shared)
 
 
@@ -90,7 +98,7 @@ class AdamW(_Moments):
 
     name: Literal["adamw"]
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.AdamW(**self._moments(), **shared | {"weight_decay": self.weight_decay})
 
 
@@ -99,33 +107,33 @@ class Nadam(_Moments):
 
     name: Literal["nadam"]
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.Nadam(**self._moments(), **shared)
 
 
-class Adagrad(_Optimizer):
+class Adagrad(OptimizerOption):
     """Adagrad. Source: Duchi et al., Adaptive Subgradient Methods, 2011."""
 
     name: Literal["adagrad"]
     initial_accumulator: NonNegative
     epsilon: Positive
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.Adagrad(initial_accumulator_value=self.initial_accumulator, epsilon=self.epsilon, **shared)
 
 
-class Lion(_Optimizer):
+class Lion(OptimizerOption):
     """Lion, steps by the sign of a momentum. Source: Chen et al., Symbolic Discovery of Optimizers, 2023."""
 
     name: Literal["lion"]
     beta_1: FractionBelowOne
     beta_2: FractionBelowOne
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.Lion(beta_1=self.beta_1, beta_2=self.beta_2, **shared)
 
 
-class Muon(_Optimizer):
+class Muon(OptimizerOption):
     """Muon orthogonalises the momentum of matrices; every other variable gets AdamW.
 
     Source: K. Jordan, Muon, 2024; step size by Liu et al., Muon is Scalable for LLM Training, 2025. In Keras a matrix
@@ -140,7 +148,7 @@ class Muon(_Optimizer):
     beta_2: FractionBelowOne
     epsilon: Positive
 
-    def _create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
+    def create(self, optimizers: Any, shared: dict[str, Any]) -> keras.Optimizer:
         return optimizers.Muon(
             momentum=self.momentum,
             nesterov=self.nesterov,

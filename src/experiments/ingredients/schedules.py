@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,10 @@ PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 PositiveBelowOne = Annotated[float, Field(gt=0, lt=1)]
 
 
-class _Schedule(Option):
+class ScheduleOption(Option):
+    """What every schedule can be asked. One of its own gives `at`, and `scale` where it looks at the results."""
+
+    group: ClassVar[str] = "schedule"
     name: str
     warmup_fraction: FractionBelowOne
 
@@ -35,7 +38,7 @@ class _Schedule(Option):
         import numpy as np  # here, so that a mistake in a config is told without it
 
         warmup = min(round(self.warmup_fraction * steps), steps - 1)
-        curve = [self._at(step / (steps - warmup)) for step in range(steps - warmup)]
+        curve = [self.at(step / (steps - warmup)) for step in range(steps - warmup)]
         ramp = [curve[0] * step / (warmup + 1) for step in range(1, warmup + 1)]
         return np.array(ramp + curve, np.float32)
 
@@ -44,20 +47,25 @@ class _Schedule(Option):
         del cross_entropies
         return 1.0
 
-    def _at(self, progress: float) -> float:
+    def at(self, progress: float) -> float:
+        """The factor, in [0, 1], at a progress of the curve in [0, 1).
+
+        Raises:
+            NotImplementedError: it has a `factors` of its own.
+        """
         raise NotImplementedError
 
 
-class Constant(_Schedule):
+class Constant(ScheduleOption):
     """The peak throughout."""
 
     name: Literal["constant"]
 
-    def _at(self, progress: float) -> float:
+    def at(self, progress: float) -> float:
         return 1.0
 
 
-class Cosine(_Schedule):
+class Cosine(ScheduleOption):
     """Half a cosine from 1 to `final_fraction`.
 
     Formula: f + (1 - f) (1 + cos(pi p)) / 2. Source: Loshchilov and Hutter, SGDR, 2017.
@@ -66,11 +74,11 @@ class Cosine(_Schedule):
     name: Literal["cosine"]
     final_fraction: Fraction
 
-    def _at(self, progress: float) -> float:
+    def at(self, progress: float) -> float:
         return self.final_fraction + (1 - self.final_fraction) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class OneCycle(_Schedule):
+class OneCycle(ScheduleOption):
     """A cosine rise from `initial_fraction` to 1 at `peak_at`, then a cosine fall to `final_fraction`.
 
     Source: Smith and Topin, Super-Convergence, 2018, with cosine in place of straight lines.
@@ -81,35 +89,35 @@ class OneCycle(_Schedule):
     initial_fraction: Fraction
     final_fraction: Fraction
 
-    def _at(self, progress: float) -> float:
+    def at(self, progress: float) -> float:
         if progress < self.peak_at:
             return self.initial_fraction + (1 - self.initial_fraction) * _half_cosine(progress / self.peak_at)
         left = (1 - progress) / (1 - self.peak_at)
         return self.final_fraction + (1 - self.final_fraction) * _half_cosine(left)
 
 
-class Exponential(_Schedule):
+class Exponential(ScheduleOption):
     """A steady decay to `final_fraction`: final_fraction ** p."""
 
     name: Literal["exponential"]
     final_fraction: PositiveFraction
 
-    def _at(self, progress: float) -> float:
+    def at(self, progress: float) -> float:
         return math.pow(self.final_fraction, progress)
 
 
-class Step(_Schedule):
+class Step(ScheduleOption):
     """Multiplied by `factor` at each of `drops_at` (fractions of the run). Source: He et al., 2016."""
 
     name: Literal["step"]
     factor: PositiveBelowOne
     drops_at: Annotated[list[PositiveBelowOne], Field(min_length=1)]
 
-    def _at(self, progress: float) -> float:
+    def at(self, progress: float) -> float:
         return self.factor ** sum(drop <= progress for drop in self.drops_at)
 
 
-class ReduceOnPlateau(_Schedule):
+class ReduceOnPlateau(ScheduleOption):
     """Multiplied by `factor` after each `patience_epochs` epochs whose validation cross-entropy did not improve.
 
     An improvement is a fall by more than `min_delta` below the best so far; the rate never falls below
@@ -132,7 +140,7 @@ class ReduceOnPlateau(_Schedule):
                 scale, waited = max(scale * self.factor, self.min_fraction), 0
         return scale
 
-    def _at(self, progress: float) -> float:
+    def at(self, progress: float) -> float:
         return 1.0
 
 

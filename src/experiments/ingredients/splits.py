@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -76,8 +76,9 @@ class Resolution(NamedTuple):
 
 
 class DatasetOption(Option):
-    """What every data set can be asked."""
+    """What every data set can be asked. One of its own gives `load`, which reads arrays and returns `self.split(…)`."""
 
+    group: ClassVar[str] = "dataset"
     name: str
     validation_fraction: ShareOfTrain
     train_limit: Count | None

@@ -92,6 +92,7 @@ def tags(record: Record) -> dict[str, str]:
         "config_key": record.config_key,
         "code_digest": record.code_digest,
         "sources_digest": record.sources_digest,
+        "own_code_digest": record.own_code_digest,
         "dataset_digest": record.dataset.digest,
         "run_directory": str(record.directory),
         "sweep": record.sweep,

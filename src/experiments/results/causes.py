@@ -72,6 +72,9 @@ def _threads(then: Facts, now: Facts) -> Iterator[Cause]:
 
 def _code(then: Facts, now: Facts) -> Iterator[Cause]:
     before, after = _part(then, "code"), _part(now, "code")
+    own = [_part(code, "own") for code in (before, after)]
+    if changed := _changed(*(_part(part, "files") for part in own)):
+        yield Cause("code", f"your own code: {_list(changed)} changed ({_commits(*own, diff='own_code.diff')})")
     if before.get("digest") == after.get("digest"):
         return
     files = _changed(_part(before, "files"), _part(after, "files"))
@@ -83,12 +86,12 @@ def _code(then: Facts, now: Facts) -> Iterator[Cause]:
         yield Cause("code", f"code: {_list(others)} changed", likely=False)
 
 
-def _commits(before: Facts, after: Facts) -> str:
+def _commits(before: Facts, after: Facts, diff: str = "code.diff") -> str:
     commits = [str(code.get("commit"))[:12] for code in (before, after)]
-    if NOT_AVAILABLE in (before.get("commit"), after.get("commit")):
+    if {NOT_AVAILABLE, None}.intersection((before.get("commit"), after.get("commit"))):
         return "not under git"
     if commits[0] == commits[1]:
-        return f"commit {commits[0]} both times; see code.diff of both runs"
+        return f"commit {commits[0]} both times; see {diff} of both runs"
     return f"commit {commits[0]} then, {commits[1]} now"
 
 

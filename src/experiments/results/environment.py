@@ -53,6 +53,7 @@ def gather(
     threads: int,
     dataset_digest: str,
     config: Mapping[str, Any] | None = None,
+    own_code: Mapping[str, Any] | None = None,
     variables: Mapping[str, str] = os.environ,
 ) -> dict[str, Any]:
     """Everything that `environment.json` holds.
@@ -63,6 +64,7 @@ def gather(
         threads: of the training, 1 or more.
         dataset_digest: SHA-256 (hex), see `ImageData.digest`.
         config: dotted key → plain value; None: nothing is saved of it.
+        own_code: what is known of the user's own code, see `own_code.facts_of`; None: there is none.
         variables: of the environment; those that `matter` picks are kept.
     """
     return {
@@ -74,6 +76,7 @@ def gather(
             "digest": code_digest(),
             "sources_digest": sources_digest(),
             "files": {name: digest[:16] for name, digest in _files().items()},
+            **({"own": dict(own_code)} if own_code else {}),
         },
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -141,13 +144,13 @@ def code_diff() -> str:
     if diff == NOT_AVAILABLE:
         return ""
     new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", "src", "conf").split("\0")
-    return "\n".join([diff, *(_addition(name) for name in new if name)]).strip("\n")
+    return "\n".join([diff, *(addition(name, PACKAGE.parents[1] / name) for name in new if name)]).strip("\n")
 
 
-def _addition(name: str) -> str:
+def addition(name: str, path: Path) -> str:
     """The diff that makes a file which git does not know."""
     try:
-        lines = (PACKAGE.parents[1] / name).read_text(errors="replace").splitlines()
+        lines = path.read_text(errors="replace").splitlines()
     except OSError:
         lines = [NOT_AVAILABLE]
     return "\n".join(difflib.unified_diff([], lines, "/dev/null", f"b/{name}", lineterm=""))
@@ -195,14 +198,16 @@ def _git(*arguments: str) -> str:
 
     An environment may lie inside a user's own repository, whose commit says nothing about this code.
     """
-    is_ours = _run_git("ls-files", "--", str(PACKAGE)) not in ("", NOT_AVAILABLE)
-    return _run_git(*arguments) if is_ours else NOT_AVAILABLE
+    checkout = PACKAGE.parents[1]
+    is_ours = git(checkout, "ls-files", "--", str(PACKAGE)) not in ("", NOT_AVAILABLE)
+    return git(checkout, *arguments) if is_ours else NOT_AVAILABLE
 
 
-def _run_git(*arguments: str) -> str:
+def git(folder: Path, *arguments: str) -> str:
+    """What git says in a folder; not available where there is no repository, or no git."""
     try:
         done = subprocess.run(
-            ["git", "-c", "core.fsmonitor=false", "-C", str(PACKAGE.parents[1]), *arguments],
+            ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments],
             env={name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY},
             capture_output=True, text=True, errors="replace", timeout=10, check=True,
         )  # fmt: skip

@@ -24,8 +24,9 @@ from experiments.upgrades import FORMAT, newest, require_known
 
 RECORD, HISTORY, CONFIG, LOG = "record.json", "history.csv", "config.yaml", "run.log"
 ENVIRONMENT, CODE_DIFF, PREDICTIONS, MODEL = "environment.json", "code.diff", "predictions.npz", "model.keras"
+OWN_DIFF = "own_code.diff"  # of the user's own project, where it is under git and changed
 FIGURES, CHECKPOINT, HYDRA, VERDICT = "figures", "checkpoint", ".hydra", "verdict.json"
-FILES = (CONFIG, HISTORY, ENVIRONMENT, CODE_DIFF, PREDICTIONS, MODEL, LOG)  # beside the record
+FILES = (CONFIG, HISTORY, ENVIRONMENT, CODE_DIFF, OWN_DIFF, PREDICTIONS, MODEL, LOG)  # beside the record
 FOLDERS = (FIGURES, CHECKPOINT, HYDRA)
 LARGEST = float(np.finfo(np.float32).max)  # 3.4e38, finite, of what is computed in float32
 SWEEP_NOTE = "sweep.json"  # of a sweep's own directory, written when it begins, goes on and ends

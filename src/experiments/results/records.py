@@ -101,7 +101,8 @@ class Record(BaseModel):
     """`record.json` and the door to the other files of its run directory.
 
     `sources_digest` is over the sources that take part in making numbers, None where that is not known; `code_digest`
-    is over the whole package. `sealed` says that its test images have not been looked at.
+    is over the whole package, `own_code_digest` over what the run uses of the user's own project, None: nothing.
+    `sealed` says that its test images have not been looked at.
     """
 
     model_config = ConfigDict(extra="ignore", validate_assignment=True)
@@ -132,6 +133,7 @@ class Record(BaseModel):
     dataset: DatasetSummary
     code_digest: str
     sources_digest: str | None = None
+    own_code_digest: str | None = None
     versions: dict[str, str]
     mlflow: MLflowState = Field(default_factory=MLflowState)
     reproduces: RunName | None = None

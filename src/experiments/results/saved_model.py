@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +12,25 @@ from experiments.archives import open_archive
 from experiments.bounded import open_file, parse_json, require_memory, size
 from experiments.errors import InputError
 from experiments.ingredients.layers import LayerName, condense
+from experiments.ingredients.registry import OPTIONS
 from experiments.ingredients.size import FLOAT_BYTES, nothing_allocated, size_of
 
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"
 MEMBERS = {CONFIG, WEIGHTS, "metadata.json"}  # of the archive; assets are files of layers that no config can name
 CONFIG_BYTES = 4_000_000  # a layer takes about 1 kB, and 500 are the most
+# Beside those of a free list: what networks of the user's own and `keras.applications` are made of.
+FURTHER_LAYERS = {
+    "Add", "AdditiveAttention", "Attention", "Average", "AveragePooling1D", "AveragePooling3D", "Concatenate", "Conv1D",
+    "Conv3D", "Dot", "EinsumDense", "Embedding", "GlobalAveragePooling1D", "GroupQueryAttention", "Identity",
+    "InputLayer", "MaxPooling1D", "MaxPooling3D", "Maximum", "Minimum", "MultiHeadAttention", "Multiply",
+    "Normalization", "Permute", "RMSNormalization", "RepeatVector", "Rescaling", "Resizing", "Softmax", "Subtract",
+    "UnitNormalization",
+}  # fmt: skip
+ARITHMETIC = {"Add", "Concatenate", "Divide", "Mean", "Multiply", "Reshape", "Subtract", "Transpose", "TrueDivide"}
 # Where Keras looks for a class → those that may stand there; none takes a function, a file or an address.
 PIECES = {
-    "keras.layers": {*get_args(LayerName), "Add", "InputLayer", "Rescaling"},
+    "keras.layers": {*get_args(LayerName), *FURTHER_LAYERS},
+    "keras.src.ops.numpy": ARITHMETIC,
     "keras.src.models.functional": {"Functional"},
     "keras": {"DTypePolicy"},
     "keras.initializers": None,
@@ -71,10 +83,19 @@ def _read(archive: zipfile.ZipFile, path: Path) -> tuple[Any, int]:
     return parse_json(archive.read(CONFIG), f"{path}: {CONFIG}"), sizes[WEIGHTS]
 
 
+def _is_own(module: Any, name: Any) -> bool:
+    """Whether it is a layer of the packages that the user has listed, and imported by them already."""
+    import keras
+
+    own = {option.__module__.partition(".")[0] for option in OPTIONS.values()}
+    found = getattr(sys.modules.get(str(module)), str(name), None)
+    return str(module).partition(".")[0] in own and isinstance(found, type) and issubclass(found, keras.Layer)
+
+
 def _pieces(node: Any) -> Iterator[tuple[str | None, str]]:
-    """Module and name of everything that Keras would make."""
+    """Module and name of everything that Keras would make, but layers of the user's own."""
     if isinstance(node, dict):
-        if "class_name" in node:
+        if "class_name" in node and not _is_own(node.get("module"), node["class_name"]):
             module, name = node.get("module"), str(node["class_name"])
             yield None if module is None else str(module), name
             if node.get("registered_name") not in (None, name):

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from experiments.config import RunConfig
+from experiments.config import RunConfig, validate_dataset
 from experiments.errors import InputError
 from experiments.ingredients import downloads, qmnist
-from experiments.ingredients.datasets import Dataset
 from experiments.ingredients.option import fill_in
 from experiments.ingredients.splits import ImageData
 from experiments.results.evaluation import image_digests
@@ -57,7 +56,7 @@ def load_test_images(dataset: Any, digests: NDArray[np.uint64], dataset_digest: 
         if missing := [name for file, name in _files(dataset).items() if not _is_here(file)]:
             return without(f"The file of {missing[0]} is not on this machine, so there are no pictures here.")
     try:
-        data = TypeAdapter[Dataset](Dataset).validate_python(dataset).load()
+        data = validate_dataset(dataset).load()
     except ValidationError as error:
         first = error.errors()[0]
         return _unloadable(f"dataset.{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")

@@ -46,7 +46,7 @@ EVERY_EPOCH = "learning_rate"  # a metric that each epoch has, and nothing else
 PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
 FILES = (
     files.CONFIG, files.RECORD, files.HISTORY, files.ENVIRONMENT,
-    files.CODE_DIFF, files.PREDICTIONS, files.LOG, files.VERDICT,
+    files.CODE_DIFF, files.OWN_DIFF, files.PREDICTIONS, files.LOG, files.VERDICT,
 )  # fmt: skip
 
 

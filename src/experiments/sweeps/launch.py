@@ -16,7 +16,7 @@ from rich.console import Console
 
 from experiments.console import open_screen
 from experiments.recording import Origin
-from experiments.results import environment, files, tracking
+from experiments.results import files, own_code, tracking
 from experiments.runner import check_room
 from experiments.screen import say, write_nowhere
 from experiments.sweeps import failures, finalize, preflight, tables
@@ -151,7 +151,7 @@ def _run_of(sweep: Sweep, hydra: Mapping[str, Any], status: Status, step: Step) 
     job, directory = status.job, sweep.place.directory_of(status.job)
     status.rows = Checkpoints(directory / files.CHECKPOINT).rows() if directory.exists() else []
     origin = Origin(sweep.place.name, job.number, job.varied, None, sweep.parent, hydra_files(job, hydra))
-    code = environment.code_digest()
+    code = own_code.code_digest(job.config.model_dump())
     return Run(job.config, directory, origin, sweep.lock_of(job), code, step.until_epoch)
 
 

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 
 from experiments.config import Composition, RunConfig, config_key, run_key
 from experiments.errors import InputError
-from experiments.results import environment
+from experiments.results import environment, own_code
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.executors.cores import share_cores
 from experiments.sweeps.jobs import Job, Plan, name_jobs
@@ -45,7 +45,8 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
     mistakes.tell()
     _refuse_what_is_alike(jobs)
     _require_same_sweep_settings(composed)
-    identity = [[job.run_key for job in jobs], environment.sources_digest(), environment.versions()]
+    own = {digest for job in jobs if (digest := own_code.digest_of(job.config.model_dump()))}
+    identity = [[job.run_key for job in jobs], environment.sources_digest(), environment.versions(), *sorted(own)]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes))
 
@@ -114,7 +115,7 @@ class _Data:
             raise InputError(*seen.mistakes)
         dataset, digest, images = seen
         config.training.require_images(images, dataset.name)
-        return config.model_copy(update={"dataset": dataset}), digest
+        return config.model_copy(update={"dataset": dataset, "model": config.model.resolve()}), digest
 
     def _read(self, config: RunConfig) -> tuple[Any, str, int]:
         dataset, message = config.dataset.resolve()

@@ -9,7 +9,8 @@ import psutil
 
 from experiments.config import RunConfig
 from experiments.errors import InputError
-from experiments.results import environment
+from experiments.ingredients.registry import chosen, place_of
+from experiments.results import own_code
 from experiments.sweeps.executors import processes
 from experiments.sweeps.executors.processes import Planner, Worker
 from experiments.sweeps.jobs import Plan, name_jobs
@@ -50,16 +51,17 @@ def _start(plan: Plan, group: Sequence[Status]) -> Worker:
     config = group[0].job.config
     shape = plan.image_shapes[config.dataset.model_dump_json()]
     free = psutil.virtual_memory().available // plan.workers
-    return Worker(try_to_build, config, shape, free, environment.code_digest())
+    return Worker(try_to_build, config, shape, free, own_code.code_digest(config.model_dump()))
 
 
 def _alike(todo: Sequence[Status]) -> list[list[Status]]:
-    """The jobs that share a network: the same layers, for the same images."""
+    """The jobs that share a network (the same layers, for the same images) and what they use of the user's code."""
     groups: dict[str, list[Status]] = {}
     for status in todo:
         config = status.job.config
         network = config.model_dump_json(include={"model": True, "dataset": True, "regularization": {"dropout", "l2"}})
-        groups.setdefault(network, []).append(status)
+        own = sorted(map(place_of, chosen(config.model_dump())))
+        groups.setdefault(f"{network} {own}", []).append(status)
     return list(groups.values())
 
 
@@ -84,7 +86,7 @@ def try_to_build(
     from experiments.training import runtime
 
     try:
-        check_code(code_digest)
+        check_code(code_digest, config)
         runtime.prepare(config.training)
         from experiments.training import capacity
 

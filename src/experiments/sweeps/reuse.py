@@ -10,7 +10,7 @@ from pathlib import Path
 
 from experiments.config import former_run_keys
 from experiments.errors import InputError
-from experiments.results import environment, files, lookup, records
+from experiments.results import environment, files, lookup, own_code, records
 from experiments.results.records import Record
 from experiments.results.states import RunState
 from experiments.sweeps.directory import Place, set_aside
@@ -71,6 +71,8 @@ class Archive:
 
 def _has_todays_code(record: Record) -> bool:
     """By the sources that make numbers; an older record has only the digest of the whole package."""
+    if record.own_code_digest is not None and record.own_code_digest != own_code.digest_of(record.config):
+        return False
     if record.sources_digest is None:
         return record.code_digest == environment.code_digest()
     return record.sources_digest == environment.sources_digest()

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.config import as_text
+from experiments.results.own_metrics import own_of
 from experiments.results.records import Record
 from experiments.sweeps.jobs import Plan, count
 from experiments.sweeps.status import JobState, Status, count_states, folded, numbers
@@ -30,6 +31,7 @@ STYLES = {
 RIGHT = ("n", "validation", "test", "gap", "epochs", "epoch", "seconds", "parameters", "left", "job")
 KEPT_WHOLE = (*RIGHT, "jobs", "seeds", "state", "key")  # what varies may be broken into lines where there is no room
 DISPENSABLE = ("seconds", "epochs", "gap", "key", "left")  # what a narrow terminal goes without, in this order
+OWN = "test/"  # the beginning of a column of the user's own metric
 WIDEST = 1000  # columns, to see how wide a table would be
 METRICS = ("validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy")
 
@@ -52,8 +54,9 @@ def draw(rows: Sequence[Row], console: Console, widths: Mapping[str, int] | None
         console: says how many characters are there for a line.
         widths: column → characters; None: no column has a least width.
     """
-    for hidden in range(len(DISPENSABLE) + 1):
-        table = _draw([{k: v for k, v in row.items() if k not in DISPENSABLE[:hidden]} for row in rows], widths or {})
+    dispensable = [*DISPENSABLE, *(name for name in rows[0] if name.startswith(OWN))]
+    for hidden in range(len(dispensable) + 1):
+        table = _draw([{k: v for k, v in row.items() if k not in dispensable[:hidden]} for row in rows], widths or {})
         if console.measure(table, options=console.options.update(max_width=WIDEST)).maximum <= console.width:
             break
     return table
@@ -62,7 +65,7 @@ def draw(rows: Sequence[Row], console: Console, widths: Mapping[str, int] | None
 def _draw(rows: Sequence[Row], widths: Mapping[str, int]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for name in rows[0]:
-        side: Literal["right", "left"] = "right" if name in RIGHT else "left"
+        side: Literal["right", "left"] = "right" if name in RIGHT or name.startswith(OWN) else "left"
         table.add_column(name, justify=side, no_wrap=name in KEPT_WHOLE, min_width=widths.get(name))
     for row in rows:
         state = row.get("state", "")
@@ -95,7 +98,8 @@ def _parameters(group: Sequence[Status]) -> str:
 def ended(plan: Plan, statuses: Sequence[Status]) -> list[Row]:
     """How it ended, repetitions folded into their means, best validation accuracy first."""
     splits = ("validation",) if _is_sealed(statuses) else ("validation", "test")
-    return [_ended(plan, group, splits) for group in sorted(folded(statuses), key=_mean_validation, reverse=True)]
+    own = _own_metrics(statuses)
+    return [_ended(plan, group, splits, own) for group in sorted(folded(statuses), key=_mean_validation, reverse=True)]
 
 
 def _is_sealed(statuses: Sequence[Status]) -> bool:
@@ -103,7 +107,11 @@ def _is_sealed(statuses: Sequence[Status]) -> bool:
     return any(record.sealed for record in _finished(statuses))
 
 
-def _ended(plan: Plan, group: Sequence[Status], splits: Sequence[str]) -> Row:
+def _own_metrics(statuses: Sequence[Status]) -> list[str]:
+    return own_of(dict.fromkeys(name for record in _finished(statuses) for name in record.metrics))
+
+
+def _ended(plan: Plan, group: Sequence[Status], splits: Sequence[str], own: Sequence[str]) -> Row:
     finished = _finished(group)
     epochs = [record.epochs_run for record in finished]
     return {
@@ -111,6 +119,7 @@ def _ended(plan: Plan, group: Sequence[Status], splits: Sequence[str]) -> Row:
         **_setting(plan, group[0]),
         "n": str(len(finished)),
         **{name: _percent(finished, f"{name}/accuracy") for name in splits},
+        **{name: _mean(finished, name) for name in own},
         "gap": f"{mean(_values(finished, 'generalisation_gap')):.2%}" if finished else "",
         "epochs": "-".join(str(number) for number in sorted({*epochs[:1], min(epochs), max(epochs)})) if epochs else "",
         "seconds": f"{mean(record.seconds for record in finished):.0f}" if finished else "",
@@ -146,15 +155,23 @@ def _percent(finished: Sequence[Record], metric: str) -> str:
     return f"{mean(values):.2%}{spread}" if values else ""
 
 
+def _mean(finished: Sequence[Record], metric: str) -> str:
+    """The mean to four digits, and the standard deviation over the seeds."""
+    values = _values(finished, metric)
+    spread = f" ± {stdev(values):.2g}" if len(values) > 1 else ""
+    return f"{mean(values):.4g}{spread}" if values else ""
+
+
 def summary(plan: Plan, statuses: Sequence[Status]) -> str:
     """All jobs as CSV."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["job", *plan.varied, "state", "run_key", *METRICS, "epochs", "seconds", "mlflow_run_id", "error"])
-    told = [name for name in METRICS if not (name.startswith("test/") and _is_sealed(statuses))]
+    metrics = [*METRICS, *_own_metrics(statuses)]
+    writer.writerow(["job", *plan.varied, "state", "run_key", *metrics, "epochs", "seconds", "mlflow_run_id", "error"])
+    told = [name for name in metrics if not (name.startswith("test/") and _is_sealed(statuses))]
     for status in statuses:
         record = status.record if status.state == JobState.DONE else None
-        numbers = [record.metrics.get(name, "") if record and name in told else "" for name in METRICS]
+        numbers = [record.metrics.get(name, "") if record and name in told else "" for name in metrics]
         length = [record.epochs_run, record.seconds, record.mlflow.run_id] if record else ["", "", ""]
         job = status.job
         writer.writerow(

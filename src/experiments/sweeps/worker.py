@@ -15,10 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from experiments.bounded import RECORD_BYTES, read_json
-from experiments.config import validate
+from experiments.config import RunConfig, validate
 from experiments.errors import BusyError, ExperimentsError, InputError
 from experiments.recording import Origin
-from experiments.results import environment, files
+from experiments.results import files, own_code
 from experiments.sweeps import locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Run
 
@@ -37,7 +37,7 @@ def _train(run: Run, tell: Callable[[Event], None]) -> Ended:
     from experiments.runner import run_experiment
 
     try:
-        check_code(run.code_digest)
+        check_code(run.code_digest, run.config)
         record = run_experiment(
             run.config,
             run.directory,
@@ -57,13 +57,13 @@ def _train(run: Run, tell: Callable[[Event], None]) -> Ended:
     return Ended(Ending(record.state), f"{record.error.type}: {record.error.message}" if record.error else "")
 
 
-def check_code(planned: str) -> None:
-    """Refuses to run a job under another code than the one that it was planned with.
+def check_code(planned: str, config: RunConfig) -> None:
+    """Refuses to run a job under another code than the one that it was planned with, see `own_code.code_digest`.
 
     Raises:
         InputError: the sources were edited meanwhile.
     """
-    if environment.code_digest() != planned:
+    if own_code.code_digest(config.model_dump()) != planned:
         raise InputError("the code was edited after the sweep was planned; give the command again")
 
 

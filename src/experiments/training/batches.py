@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,12 @@ from numpy.typing import NDArray
 
 from experiments.ingredients.regularization import Augmentation
 from experiments.ingredients.splits import Split
+from experiments.training import pixels
 
-ORDER, AUGMENTATION, DROPOUT, DEFORMATION, VIEWS = range(5)  # streams of randomness that must not be alike
+# Streams of randomness that must not be alike.
+ORDER, AUGMENTATION, DROPOUT, DEFORMATION, VIEWS, FRAME, COLOUR, CUTOUT, MIXUP = range(9)
+FILLS = {"black": "CONSTANT", "edge": "NEAREST", "reflect": "REFLECT"}
+WIDEST_CROP = 4 / 3  # sides of a crop differ from the image's by at most this ratio, as in Szegedy et al., 2015
 PREFETCHED_BATCHES = 4
 COPIED_BYTES = 256_000_000  # of training images that are copied into a tensor; all of MNIST has 47 MB
 
@@ -23,7 +28,7 @@ def generator(seed: int, epoch: int, stream: int) -> np.random.Generator:
     Args:
         seed: of the run, in [0, 2³²).
         epoch: 0 or more.
-        stream: what the numbers are for, one of `ORDER` … `VIEWS`; two streams have nothing in common.
+        stream: what the numbers are for, one of `ORDER` … `MIXUP`; two streams have nothing in common.
     """
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, stream])))
 
@@ -47,7 +52,7 @@ def transforms(
     Row i belongs to image i, wherever it stands in the order.
 
     Args:
-        augmentation: the largest rotation, zoom, shift, shear and stretch; all 0: every image stays as it is.
+        augmentation: the largest rotation, zoom, shift, shear and stretch, all 0 without an effect; flip and crop.
         seed: of the run, in [0, 2³²).
         epoch: 0 or more.
         images: how many training images there are.
@@ -55,7 +60,10 @@ def transforms(
     """
     rigid = generator(seed, epoch, AUGMENTATION).uniform(-1, 1, (images, 4))
     deformation = generator(seed, epoch, DEFORMATION).uniform(-1, 1, (images, 2))
-    return _matrices(augmentation, np.concatenate([rigid, deformation], axis=1), size)
+    matrices = _matrices(augmentation, np.concatenate([rigid, deformation], axis=1), size)
+    if not augmentation.frames:
+        return matrices
+    return _framed(matrices, augmentation, generator(seed, epoch, FRAME).uniform(-1, 1, (images, 6)), size)
 
 
 def view_transforms(augmentation: Augmentation, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -91,6 +99,30 @@ def _matrices(augmentation: Augmentation, draws: NDArray[np.float64], size: tupl
     to_y = y - c * x - d * y - augmentation.shift_fraction * height * shift_y
     zeros = np.zeros(len(draws))
     return np.stack([a, b, to_x, c, d, to_y, zeros, zeros], axis=1).astype(np.float32)
+
+
+def _framed(
+    matrices: NDArray[np.float32], augmentation: Augmentation, draws: NDArray[np.float64], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Matrices (n, 8) followed by a flip and a crop of draws (n, 6) in [-1, 1].
+
+    A crop's area is uniform between `crop` and 1, its ratio of sides log-uniform, its place anywhere in the image.
+    """
+    flip_x, flip_y, area, ratio, place_x, place_y = draws.T
+    share = 1 - (1 - augmentation.crop) * (1 + area) / 2
+    longer = np.exp(np.log(WIDEST_CROP) / 2 * ratio) if augmentation.crop < 1 else 1
+    rows = []
+    for row, side, part, place, flip, names in (
+        (matrices[:, :3], size[1], np.sqrt(share) * longer, place_x, flip_x, ("horizontal", "both")),
+        (matrices[:, 3:6], size[0], np.sqrt(share) / longer, place_y, flip_y, ("vertical", "both")),
+    ):
+        kept = np.minimum(part, 1)
+        factor = kept * np.where((flip < 0) & (augmentation.flip in names), -1, 1)
+        centre = (side - 1) / 2
+        scaled = row * factor[:, None]
+        scaled[:, 2] += centre - centre * factor + (1 - kept) * centre * place  # no pixel outside is asked for
+        rows.append(scaled)
+    return np.concatenate([*rows, matrices[:, 6:]], axis=1).astype(np.float32)
 
 
 def balance(labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
@@ -136,15 +168,16 @@ class Batches:
     def epoch(self, epoch: int) -> Any:
         """The `tf.data.Dataset` of one epoch, gathered ahead of the training by one thread."""
         batch, indices = self.batch_size, tf.constant(order(self.seed, epoch, self.images))
-        moves = self._transforms(epoch)
+        show, mixture = self._look(epoch), self._mixture(epoch)
 
         def load(step: Any) -> tuple[Any, ...]:
             chosen = indices[step * batch : (step + 1) * batch]
-            images = self._gather(chosen)
-            if moves is not None:
-                images = move(images, tf.gather(moves, chosen))
-            labels = tf.gather(self._labels, chosen)
-            return (images, labels) if self._weights is None else (images, labels, tf.gather(self._weights, chosen))
+            parts = (show(chosen), *self._target(chosen))
+            return (
+                parts
+                if mixture is None
+                else _mix(parts, mixture, chosen, lambda other: (show(other), *self._target(other)))
+            )
 
         options = tf.data.Options()
         options.deterministic = True
@@ -155,10 +188,54 @@ class Batches:
         dataset = tf.data.Dataset.range(self.steps).map(plain).prefetch(PREFETCHED_BATCHES)
         return dataset.with_options(options)
 
-    def _transforms(self, epoch: int) -> Any:
-        if not self.augmentation.active:
+    def _target(self, chosen: Any) -> tuple[Any, ...]:
+        """Labels, and the weights of images where classes have some."""
+        labels = tf.gather(self._labels, chosen)
+        return (labels,) if self._weights is None else (labels, tf.gather(self._weights, chosen))
+
+    def _look(self, epoch: int) -> Callable[[Any], Any]:
+        """What gives images by their numbers as they are in an epoch, before they are mixed."""
+        wanted = self.augmentation
+        changes: list[tuple[Callable[[Any, Any], Any], Any]] = []
+        if wanted.deforms or wanted.frames:
+            moves = transforms(wanted, self.seed, epoch, self.images, self.size)
+            changes.append((partial(move, fill=wanted.fill), moves))
+        if wanted.recolours:
+            drawn = generator(self.seed, epoch, COLOUR)
+            changes.append((pixels.recolour, pixels.draw_colours(wanted, drawn, self.images)))
+        if wanted.cutout:
+            drawn = generator(self.seed, epoch, CUTOUT)
+            changes.append((pixels.cut, pixels.draw_holes(wanted, drawn, self.images, self.size)))
+        tables = [(change, tf.constant(values)) for change, values in changes]
+
+        def look(chosen: Any) -> Any:
+            images = self._gather(chosen)
+            for change, values in tables:
+                images = change(images, tf.gather(values, chosen))
+            return images
+
+        return look
+
+    def _mixture(self, epoch: int) -> tuple[Any, Any] | None:
+        if not self.augmentation.mixup:
             return None
-        return tf.constant(transforms(self.augmentation, self.seed, epoch, self.images, self.size))
+        drawn = pixels.draw_mixture(self.augmentation, generator(self.seed, epoch, MIXUP), self.images)
+        return tf.constant(drawn.partners), tf.constant(drawn.shares)
+
+
+def _mix(
+    parts: tuple[Any, ...], mixture: tuple[Any, Any], chosen: Any, show: Callable[[Any], tuple[Any, ...]]
+) -> tuple[Any, ...]:
+    """The parts of a batch (images, labels and perhaps weights), each mixed with those of the images' partners."""
+    partners, shares = (tf.gather(values, chosen) for values in mixture)
+    (images, *targets), (others, *other_targets) = parts, show(partners)
+    mixed = [_weigh(one, other, shares) for one, other in zip(targets, other_targets, strict=True)]
+    return (pixels.blend(images, others, shares), *mixed)
+
+
+def _weigh(one: Any, other: Any, shares: Any) -> Any:
+    share = tf.reshape(shares, [-1] + [1] * (len(one.shape) - 1))
+    return share * one + (1 - share) * other
 
 
 def _gatherer(images: NDArray[np.uint8]) -> Callable[[Any], Any]:
@@ -177,13 +254,19 @@ def _gatherer(images: NDArray[np.uint8]) -> Callable[[Any], Any]:
     return gather
 
 
-def move(images: Any, moves: Any) -> Any:
-    """Images (n, h, w, c) under transforms (n, 8), or (1, 8) for all; bilinear, black where nothing was."""
+def move(images: Any, moves: Any, fill: str) -> Any:
+    """Images (n, h, w, c) under transforms (n, 8), or (1, 8) for all; bilinear.
+
+    Args:
+        images: uint8.
+        moves: float32, see `transforms`.
+        fill: what comes in where nothing was: one of `FILLS`.
+    """
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=moves,
         output_shape=tf.shape(images)[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
-        fill_mode="CONSTANT",
+        fill_mode=FILLS[fill],
     )

@@ -37,11 +37,12 @@ class Rate(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[mis
     def __init__(self, peak: float, factors: NDArray[np.float32]) -> None:
         self.table = tf.constant(np.float32(peak) * factors)
         self.scale = tf.Variable(1.0, trainable=False)
+        self.start = tf.Variable(0, trainable=False)  # steps of the run before the optimizer's first
 
     def __call__(self, step: Any) -> Any:
-        """The rate of step `step` (from 0) as a float32 scalar."""
+        """The rate of the optimizer's step `step` (from 0) as a float32 scalar."""
         last = tf.shape(self.table)[0] - 1
-        return tf.gather(self.table, tf.minimum(tf.cast(step, tf.int32), last)) * self.scale
+        return tf.gather(self.table, tf.minimum(tf.cast(step, tf.int32) + self.start, last)) * self.scale
 
     def mean(self, epoch: int, steps: int) -> float:
         """The mean rate of an epoch (from 1) of `steps` steps."""
@@ -75,7 +76,8 @@ class Trainer:
 
     def _predict_moved(self, images: NDArray[np.uint8], view: NDArray[np.float32]) -> NDArray[np.float32]:
         starts = range(0, len(images), PREDICT_BATCH)  # so that never all images are there twice
-        parts = (batches.move(images[i : i + PREDICT_BATCH], view).numpy() for i in starts)
+        fill = self.config.regularization.augmentation.fill
+        parts = (batches.move(images[i : i + PREDICT_BATCH], view, fill).numpy() for i in starts)
         return np.concatenate([self.predict(part) for part in parts])
 
     def weights_digest(self) -> str:
@@ -108,18 +110,38 @@ def build(config: RunConfig, data: ImageData) -> Trainer:
         class_weights=_class_weights(config, data),
     )
     rate = Rate(config.optimizer.learning_rate, config.schedule.factors(config.training.epochs * feed.steps))
+    config.model.initialise(model)
+    trainer = Trainer(model, predictor(model), rate, feed, config)
+    _begin_phase(trainer, 1)
+    return trainer
+
+
+def enter(trainer: Trainer, epoch: int) -> None:
+    """Makes the model as it is while it trains an epoch (from 1): in another phase it trains other weights.
+
+    What it has learnt stays; a new phase begins with an optimizer that has made no step.
+    """
+    phase = trainer.config.model.phase
+    if phase(epoch) != phase(1):
+        _begin_phase(trainer, next(first for first in range(2, epoch + 1) if phase(first) == phase(epoch)))
+
+
+def _begin_phase(trainer: Trainer, epoch: int) -> None:
+    """Compiles the model for the weights that are trained from an epoch (from 1) on."""
+    model, config = trainer.model, trainer.config
+    config.model.set_trainable(model, config.model.phase(epoch))
     model.compile(
-        optimizer=config.optimizer.build(rate),
+        optimizer=config.optimizer.build(trainer.rate),
         loss=keras.losses.CategoricalCrossentropy(label_smoothing=config.regularization.label_smoothing),
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
             keras.metrics.CategoricalCrossentropy(name="cross_entropy"),
         ],
         jit_compile=False,  # XLA makes an epoch several times slower on a CPU
-        steps_per_execution=feed.steps,  # one call an epoch: Python is out of the way while it trains
+        steps_per_execution=trainer.batches.steps,  # one call an epoch: Python is out of the way while it trains
     )
     model.optimizer.build(model.trainable_variables)
-    return Trainer(model, predictor(model), rate, feed, config)
+    trainer.rate.start.assign((epoch - 1) * trainer.batches.steps)
 
 
 def _class_weights(config: RunConfig, data: ImageData) -> NDArray[np.float32] | None:
@@ -202,6 +224,8 @@ def _best(trainer: Trainer, state: State, row: EpochRow) -> list[NDArray[Any]] |
 def _run_epoch(trainer: Trainer, validation: Split, measured: Split | None, rows: Sequence[EpochRow]) -> EpochRow:
     epoch, model, config = len(rows) + 1, trainer.model, trainer.config
     started = time.perf_counter()
+    if epoch > 1 and config.model.phase(epoch) != config.model.phase(epoch - 1):
+        _begin_phase(trainer, epoch)
     trainer.rate.scale.assign(config.schedule.scale([row.validation_cross_entropy for row in rows]))
     _seed_dropout(model, config.seed, epoch)
     fitted = model.fit(trainer.batches.epoch(epoch), verbose=0, shuffle=False).history

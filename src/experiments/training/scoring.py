@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.ingredients.splits import ImageData, Split
-from experiments.results import looks
+from experiments.results import looks, own_metrics
 from experiments.results.evaluation import Evaluation, evaluate, image_digests, is_uneven
 from experiments.results.records import Predictions, Record
 
@@ -90,6 +90,7 @@ def score(trainer: Trainer, data: ImageData, name: str, split: Split) -> Scored:
     metrics = found.metrics(name)
     if trainer.config.regularization.augmentation.test_views > 1:
         metrics[f"{name}/accuracy_one_view"] = one_view
+    metrics |= own_metrics.measure(trainer.config.training.metrics, probabilities, split.labels, name)
     if is_uneven(data.train.labels):
         metrics |= found.class_metrics(name)
     return Scored(probabilities, found, one_view, metrics)

@@ -45,14 +45,17 @@ def end_with_the_planner() -> None:
 
 
 def import_everything() -> None:
-    """TensorFlow, MLflow and all modules of this package; the code's digest is remembered with them."""
-    from experiments.results import environment
+    """TensorFlow, MLflow, all modules of this package and the user's; the code's digests are remembered with them."""
+    from experiments import project
+    from experiments.results import environment, own_code
 
     environment.gather(threads=1, dataset_digest="")
     for library in ("tensorflow", "keras", "mlflow.keras", "mlflow.models"):
         importlib.import_module(library)
     for module in pkgutil.walk_packages([str(environment.PACKAGE)], "experiments."):
         importlib.import_module(module.name)
+    project.load()
+    own_code.remember()
 
 
 if any(SERVER in argument for argument in sys.orig_argv):

@@ -1,0 +1,185 @@
+"""Label suspects: images whose label every run contradicts with high probability, and every one in the same way.
+
+A run contradicts a label where its answer is another class, and is as sure of it as it is on average of the images
+that carry that class's label. All runs must agree on the other class. That is confident learning's rule, with
+unanimity of several trainings in place of one. Source: Northcutt, Jiang, Chuang, Confident Learning, 2021.
+
+It rests on what networks have learnt from labels of the same source: a mistake that most labels share is not seen,
+and an image that is merely hard may be listed. Only images that the run was not trained on are judged.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.comparison.comparison import Comparison
+from experiments.comparison.configurations import read_predictions
+from experiments.errors import InputError
+from experiments.results.records import Predictions, Record
+
+FEWEST_RUNS = 2  # one network's mistakes are its own
+NONE = -1  # no class: the label is not contradicted, or not by all in the same way
+
+
+class Suspect(NamedTuple):
+    """An image whose label all runs on it contradict.
+
+    Attributes:
+        split: `test`, or `validation` with the split's settings where they vary.
+        index: of the image in its split.
+        digest: BLAKE2b-64 of its pixels, 16 hex digits; "" where it is not known.
+        label: by the data set.
+        answer: the class that all runs say.
+        of_label: their mean probability of the label.
+        of_answer: that of the answer.
+        runs: how many were asked.
+    """
+
+    split: str
+    index: int
+    digest: str
+    label: int
+    answer: int
+    of_label: float
+    of_answer: float
+    runs: int
+
+
+@dataclass
+class _Judged:
+    """One set of images, and what the runs on it say together so far."""
+
+    split: str
+    labels: NDArray[np.int64]
+    digests: NDArray[np.uint64]
+    answers: NDArray[np.int16]
+    of_labels: NDArray[np.float64]
+    of_answers: NDArray[np.float64]
+    runs: int = 0
+
+    def add(self, probabilities: NDArray[np.float32]) -> None:
+        """Takes in what one more run says, (n, classes)."""
+        said = contradictions(probabilities, self.labels)
+        self.answers = said if self.runs == 0 else np.where(self.answers == said, said, NONE).astype(np.int16)
+        self.of_labels += np.take_along_axis(probabilities, self.labels[:, None], axis=1)[:, 0]
+        self.of_answers += probabilities.max(axis=1)
+        self.runs += 1
+
+    def suspects(self) -> Iterator[Suspect]:
+        """The images that all runs contradict in the same way."""
+        for index in np.flatnonzero(self.answers != NONE) if self.runs >= FEWEST_RUNS else ():
+            digest = f"{int(self.digests[index]):016x}" if len(self.digests) else ""
+            means = (float(sums[index] / self.runs) for sums in (self.of_labels, self.of_answers))
+            label, answer = int(self.labels[index]), int(self.answers[index])
+            yield Suspect(self.split, int(index), digest, label, answer, *means, self.runs)
+
+
+class Found(NamedTuple):
+    """Suspects, the least probable label first, and the images and runs that were asked about."""
+
+    suspects: tuple[Suspect, ...]
+    images: int
+    runs: int
+
+
+def contradictions(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.int16]:
+    """The class that one run says with confidence in place of each label, (n,); -1 where it does not.
+
+    Args:
+        probabilities: (n, classes), rows sum to 1.
+        labels: (n,) in [0, classes).
+    """
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0].astype(np.float64)
+    classes = probabilities.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    usual = np.bincount(labels, weights=own, minlength=classes) / np.maximum(counts, 1)
+    usual[counts == 0] = np.inf  # nothing is known of how sure it is of such a class
+    answers = probabilities.argmax(axis=1)
+    sure = probabilities.max(axis=1) >= usual[answers]
+    return np.where((answers != labels) & sure, answers, NONE).astype(np.int16)
+
+
+@cache
+def of_comparison(comparison: Comparison) -> Found | None:
+    """The label suspects of a comparison's runs; None where fewer than two runs share images with predictions."""
+    return find([record for c in comparison.configurations for record in c.records])
+
+
+def find(records: Iterable[Record]) -> Found | None:
+    """The label suspects of finished runs; None where fewer than two share images with predictions."""
+    sets: dict[str, _Judged] = {}
+    asked = 0
+    for record in records:
+        with suppress(InputError):  # what cannot be read is told by the comparison itself
+            for key, judged, probabilities in _sets_of(record, read_predictions(record)):
+                sets.setdefault(key, judged).add(probabilities)
+            asked += 1
+    shared = [judged for judged in sets.values() if judged.runs >= FEWEST_RUNS]
+    if not shared:
+        return None
+    suspects = sorted((s for judged in shared for s in judged.suspects()), key=lambda s: (s.of_label, s.split, s.index))
+    return Found(tuple(suspects), sum(len(judged.labels) for judged in shared), asked)
+
+
+def _sets_of(record: Record, predictions: Predictions) -> Iterator[tuple[str, _Judged, NDArray[np.float32]]]:
+    tests, digests = predictions.test_labels, predictions.test_image_digests
+    yield (
+        _key("test", tests, digests.tobytes() or record.dataset.digest.encode()),
+        _judged("test", tests, digests),
+        predictions.test_probabilities,
+    )
+    labels = predictions.validation_labels
+    if len(labels):
+        dataset = record.config.get("dataset", {})
+        fold = "" if dataset.get("fold") is None else f" fold {dataset['fold']} of {dataset.get('folds')}"
+        choice = json.dumps(dataset, sort_keys=True, default=str)
+        key = _key("validation", labels, f"{record.dataset.digest} {choice}".encode())
+        yield key, _judged(f"validation{fold}", labels, np.empty(0, np.uint64)), predictions.validation_probabilities
+
+
+def _key(split: str, labels: NDArray[np.int64], images: bytes) -> str:
+    return split + hashlib.sha256(labels.tobytes() + images).hexdigest()
+
+
+def _judged(split: str, labels: NDArray[np.int64], digests: NDArray[np.uint64]) -> _Judged:
+    count = len(labels)
+    return _Judged(split, labels, digests, np.full(count, NONE, np.int16), np.zeros(count), np.zeros(count))
+
+
+def sentence(found: Found) -> str:
+    """What was found, and what it rests on; "" where there is nothing to say."""
+    if not found.suspects:
+        return ""
+    count = len(found.suspects)
+    images = f"{count} image{'s carry labels' if count != 1 else ' carries a label'}"
+    return (
+        f"{images} that all runs on them contradict, sure of one other class (of {found.images:,} images that no run "
+        f"trained on, {found.runs} runs): look at them in the report or suspects.csv; runs share the labels that they "
+        "learnt from, so it is no proof."
+    )
+
+
+def as_csv(suspects: Sequence[Suspect], class_names: Sequence[str]) -> str:
+    """A line for each suspect, the least probable label first; `class_names` may be empty."""
+
+    def name(label: int) -> str:
+        return class_names[label] if label < len(class_names) else str(label)
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["split", "index", "image", "label", "runs_say", "p_label", "p_runs_say", "runs"])
+    for s in suspects:
+        numbers = [f"{s.of_label:.6f}", f"{s.of_answer:.6f}", s.runs]
+        writer.writerow([s.split, s.index, s.digest, name(s.label), name(s.answer), *numbers])
+    return text.getvalue()
