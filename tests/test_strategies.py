@@ -70,7 +70,7 @@ def test_race_ends_as_the_worked_example_does() -> None:
 def test_first_round_asks_for_every_seed_of_every_configuration_by_seed() -> None:
     race = race_of(2, 5)
     steps = race.look([Seen(JobState.WAITING)] * 10)
-    assert steps == [Step(0), Step(5), Step(1, ahead=False), Step(6, ahead=False)]
+    assert steps == [Step(job) for job in (0, 5, 1, 6, 2, 7)]
 
 
 def test_what_is_begun_ahead_is_said_to_be() -> None:

@@ -36,6 +36,7 @@ STEPS: Mapping[str, tuple[Callable[[Values], Values], ...]] = {
     "environment": (),
     "plan": (),  # its configs have formats of their own
     "sweep": (),
+    "decisions": (),
 }
 
 

@@ -39,8 +39,11 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
 
     def sweep(self, arguments: list[str]) -> Any:
         """Hands every combination to the launcher; the command line wins over `hydra.sweeper.params` in a file."""
-        params = [f"{key}={value}" for key, value in self._params.items()]
-        overrides = self._parser.parse_overrides([*params, *arguments])
+        from experiments.sweeps.auto_seed import expand
+
+        seeded = any(override.key_or_group == "seed" for override in self._parser.parse_overrides(arguments))
+        params = [f"{key}={value}" for key, value in self._params.items() if not (seeded and key == "seed")]
+        overrides = self._parser.parse_overrides(expand(self._parser.parse_overrides([*params, *arguments])))
         self._refuse_too_many(overrides)
         values = {override.get_key_element(): _values(override) for override in overrides}
         return self._launcher.launch([list(job) for job in product(*values.values())], initial_job_idx=0)

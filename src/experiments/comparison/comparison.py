@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.comparison.calibration import Calibration, calibrate, overconfidence
+from experiments.comparison.certificate import Certificate, certify
 from experiments.comparison.comparisons import Difference, may_be_best
 from experiments.comparison.configurations import Configuration, gather
 from experiments.comparison.effects import Effect, Importance, find_effects, importance
@@ -14,6 +15,7 @@ from experiments.comparison.intervals import accuracy_interval
 from experiments.comparison.mistakes import Disagreement, Mistake, disagreement, most_missed
 from experiments.comparison.overfitting import OverfittingSeeds, judge
 from experiments.comparison.pairs import Field, Pair
+from experiments.comparison.races import RaceResult, find
 from experiments.comparison.selection import Selection, judge_selection
 from experiments.comparison.settings import label, of_sweep
 from experiments.errors import InputError
@@ -21,6 +23,7 @@ from experiments.results.evaluation import Interval
 from experiments.results.records import Record
 from experiments.results.states import RunState
 
+_PASSED_OVER = (RunState.FINISHED, RunState.PAUSED)  # a pause is the sweep's own, and no missing result
 MATRIX = 30  # configurations whose pairs are shown: 435 of them
 
 
@@ -64,6 +67,8 @@ class Comparison:
         ensemble: of all runs; None for fewer than two.
         selection: what the best test score would have overstated.
         notes: what must be known to read the rest.
+        race: what the sweep has decided, where the runs are those of a race.
+        certificates: of its other configurations, the closest first; none while it is open.
     """
 
     configurations: tuple[Configuration, ...]
@@ -84,6 +89,13 @@ class Comparison:
     ensemble: Ensemble | None
     selection: Selection
     notes: tuple[str, ...]
+    race: RaceResult | None = None
+    certificates: tuple[Certificate, ...] = ()
+
+    @property
+    def raced(self) -> dict[int, Configuration]:
+        """The configurations by their number in the race."""
+        return _raced(self.race, self.configurations)
 
     @property
     def best(self) -> Configuration:
@@ -102,7 +114,8 @@ def compare(records: Sequence[Record]) -> Comparison:
         InputError: none has finished, or a config cannot be read.
     """
     finished = [record for record in records if record.state == RunState.FINISHED]
-    apart = tuple(record for record in records if record.state != RunState.FINISHED)
+    race, race_notes = find(records)
+    apart = tuple(record for record in records if record.state not in _PASSED_OVER)
     if not finished:
         raise InputError(_nothing_finished(apart))
     configurations, notes = gather(finished)
@@ -128,8 +141,23 @@ def compare(records: Sequence[Record]) -> Comparison:
         most_missed=most_missed(configurations, best.scores.test_set) if best.scores else (),
         ensemble=ensemble(configurations),
         selection=judge_selection(pairs, len(configurations) + len(failed)),
-        notes=notes,
+        notes=(*notes, *race_notes),
+        race=race,
+        certificates=tuple(certify(race, _raced(race, configurations))) if race and race.is_decided else (),
     )
+
+
+def _raced(race: RaceResult | None, configurations: Sequence[Configuration]) -> dict[int, Configuration]:
+    """Number in the race → configuration with predictions."""
+    if race is None:
+        return {}
+    of_run = {record.run_key: c for c in configurations if c.scores for record in c.records}
+    found = {}
+    for number, entry in enumerate(race.setting.configurations):
+        keys = (race.records[job].run_key for job in entry.jobs if job in race.records)
+        if c := next((of_run[key] for key in keys if key in of_run), None):
+            found[number] = c
+    return found
 
 
 def _nothing_finished(apart: Sequence[Record]) -> str:

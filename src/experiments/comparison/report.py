@@ -18,6 +18,8 @@ from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.mistakes import Mistake
 from experiments.comparison.pairs import Pair
 from experiments.comparison.parallel import levels, parallel_coordinates
+from experiments.comparison.race_chart import race_chart
+from experiments.comparison.race_sentences import rounds_table
 from experiments.comparison.reliability_chart import reliability_chart
 from experiments.comparison.sentences import headlines, sentences
 from experiments.comparison.settings import show
@@ -126,11 +128,29 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "shares": comparison.importance.shares() if comparison.importance else {},
         "matrix": _matrix(comparison),
         "fine": len(configurations[:MATRIX]) <= FINE_CELLS,
+        "race": comparison.race,
+        "race_chart": race_chart(comparison.race, _race_styles(comparison)) if comparison.race else "",
+        "race_names": _race_names(comparison),
+        "race_rounds": rounds_table(comparison.race) if comparison.race else [],
         "reliability": reliability_chart(comparison.calibration.bins) if comparison.calibration else "",
         "images": images,
         "galleries": _galleries(comparison, images),
         "most_missed": [_tile(mistake, images) for mistake in comparison.most_missed[: 2 * TILES]],
     }
+
+
+def _race_styles(comparison: Comparison) -> list[str]:
+    """The style class of each configuration of the race, the same as in the other charts."""
+    rank = {number: comparison.configurations.index(c) for number, c in comparison.raced.items()}
+    entries = comparison.race.setting.configurations if comparison.race else ()
+    return [charts.colour(rank.get(number, charts.COLOURS)) for number in range(len(entries))]
+
+
+def _race_names(comparison: Comparison) -> list[tuple[str, str]]:
+    """Style class and name of those that have a colour of their own."""
+    race = comparison.race
+    styles = _race_styles(comparison)
+    return [(styles[c], race.label(c)) for c in race.seeds_of if styles[c] != "rest"] if race else []
 
 
 def _data(comparison: Comparison) -> str:

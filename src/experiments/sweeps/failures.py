@@ -75,6 +75,20 @@ def _record(status: Status, place: Place, parent: str | None, lease_number: int)
             file.write(f"{status.message}\n")
 
 
+def note_pause(status: Status, place: Place) -> None:
+    """Writes into a run's record that its sweep has paused it: it was asked to stop, and nobody did so by hand."""
+    directory = place.directory_of(status.job)
+    with suppress(InputError, OSError):  # it had not begun, or another process has taken it over
+        found = records.load(directory)
+        with lease.held(directory, after=found.lease) as mine:
+            found = records.load(directory)
+            if found.state == RunState.INTERRUPTED:
+                known = (
+                    found.mlflow if found.mlflow.run_id is None else found.mlflow.model_copy(update={"synced": False})
+                )
+                found.write(state=RunState.PAUSED, mlflow=known, lease=mine.number)
+
+
 def _new(status: Status, place: Place, parent: str | None) -> Record:
     job = status.job
     dataset = DatasetSummary(name=job.config.dataset.title, digest=job.dataset_digest, source="not loaded")

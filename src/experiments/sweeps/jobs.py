@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.config import RunConfig, as_text, is_run
 from experiments.ingredients.execution import Sweep
@@ -38,6 +38,13 @@ class Job:
         return name_job(self.number, self.varied)
 
 
+class ValidationImages(NamedTuple):
+    """The images that the jobs of a race are judged by: how many, and SHA-256 (hex) of pixels and labels."""
+
+    count: int
+    digest: str
+
+
 @dataclass(frozen=True)
 class Plan:
     """All jobs of a sweep.
@@ -46,6 +53,7 @@ class Plan:
         key: SHA-256 (hex) of the jobs' keys, the code and the versions: the same command again has the same key.
         execution: how it is carried out.
         image_shapes: (height, width, channels, classes) of each data set, by its config as JSON.
+        validation: of each data set, by the same; empty where nothing is decided by them.
     """
 
     key: str
@@ -53,6 +61,7 @@ class Plan:
     workers: int
     execution: Sweep
     image_shapes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    validation: Mapping[str, ValidationImages] = field(default_factory=dict)
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from experiments.results import environment, files, tracking
 from experiments.runner import check_room
 from experiments.screen import say, write_nowhere
 from experiments.sweeps import failures, finalize, preflight, tables
+from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
 from experiments.sweeps.executor import Run
@@ -29,13 +30,10 @@ from experiments.sweeps.executors.local import LocalExecutor
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
-from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import Archive, look_at, tidy
-from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.scheduler import Scheduler
-from experiments.sweeps.status import JobState, Status, duration
-from experiments.sweeps.strategies.grid import Grid
-from experiments.sweeps.strategy import Step
+from experiments.sweeps.status import JobState, Status
+from experiments.sweeps.strategy import Step, Strategy, seen_of
 from experiments.sweeps.sweep import Sweep, hydra_files
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import SIGNALS, StopRequest, exit_now, listening
@@ -79,12 +77,13 @@ def launch(
     """
     home = files.home()
     plan = make_plan(overrides, Composer(compose))
+    strategy = choose(plan)
     with processes.none_left():
         if plan.execution.dry_run:
-            return SweepOutcome(_show(_prepare(plan, home)))
+            return SweepOutcome(_show(_prepare(plan, home), strategy))
         with locked(plan, home):
             sweep = _prepare(plan, home)
-            code = _carry_out(sweep, hydra, on_change)
+            code = _carry_out(sweep, strategy, hydra, on_change)
     directory_of = sweep.place.directory_of
     return SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
 
@@ -98,23 +97,29 @@ def _prepare(plan: Plan, home: Path) -> Sweep:
     return Sweep(plan, place, look_at(plan, place, archive), archive, home, open_screen())
 
 
-def _show(sweep: Sweep) -> int:
-    todo = sweep.todo
+def _show(sweep: Sweep, strategy: Strategy) -> int:
+    todo, presenter = sweep.todo, present(strategy, sweep)
     if todo:
         processes.start_server()
         preflight.check(sweep.plan, todo)
-    seconds = estimate_seconds(sweep.plan, todo, sweep.home)
-    time = f"about {duration(seconds)}" if seconds is not None else "no earlier run tells how long it takes"
-    say(f"{sweep.place.name}: {tables.describe(sweep.plan, sweep.statuses)}; {time}")
+    first, *others = presenter.announce()
+    say(f"{sweep.place.name}: {first}; {presenter.forecast()}", *others)
     sweep.console.print("", tables.draw(tables.planned(sweep.plan, sweep.statuses), sweep.console), sep="\n")
     return 0
 
 
-def _carry_out(sweep: Sweep, hydra: Mapping[str, Any], on_change: Callable[[Status], None] | None) -> int:
-    plan, place, todo = sweep.plan, sweep.place, sweep.todo
-    log.info("%s: %s", place.name, tables.describe(plan, sweep.statuses))
+def _carry_out(
+    sweep: Sweep, strategy: Strategy, hydra: Mapping[str, Any], on_change: Callable[[Status], None] | None
+) -> int:
+    plan, place, presenter = sweep.plan, sweep.place, present(strategy, sweep)
+    todo = sweep.todo if strategy.look([seen_of(status) for status in sweep.statuses]) else []
+    first, *others = presenter.announce()
+    for line in (f"{place.name}: {first}", *others):
+        log.info("%s", line)
+    if not place.is_new:
+        presenter.begin()
     if not todo and finalize.is_closed(sweep):
-        return finalize.tell(sweep, finalize.answer_again(sweep), asked=0)
+        return finalize.tell(sweep, presenter, finalize.answer_again(sweep), asked=0)
     if todo:
         check_room(sweep.home)
         processes.start_server()
@@ -125,15 +130,18 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any], on_change: Callable[[Stat
     tidy(sweep.statuses, place)
     failures.gather_leftovers(plan.jobs, place)
     sweep = replace(sweep, parent=finalize.open_parent(sweep))
-    progress = Progress(sweep.console, plan, place, sweep.statuses, on_change)
+    if place.is_new:
+        presenter.begin()
+    progress = presenter.progress(on_change)
     executor = LocalExecutor(plan.workers)
     scheduler = Scheduler(
         sweep,
-        Grid(),
+        strategy,
         executor,
         prepare=partial(_run_of, sweep, hydra),
         progress=progress,
         followups=Followups(sweep, sweep.parent),
+        decide=presenter.update,
     )
     hangup = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
     ask = partial(_ask, scheduler, sweep.console)
@@ -143,7 +151,7 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any], on_change: Callable[[Stat
                 scheduler.work()
         finally:
             executor.close()
-        return finalize.finish(sweep, asked=scheduler.asked)
+        return finalize.finish(sweep, presenter, asked=scheduler.asked)
 
 
 def _run_of(sweep: Sweep, hydra: Mapping[str, Any], status: Status, step: Step) -> Run:

@@ -14,10 +14,11 @@ from hydra.core.override_parser.types import Override
 
 from experiments.config import Composition, RunConfig, config_key, run_key
 from experiments.errors import InputError
+from experiments.ingredients.splits import Split
 from experiments.results import environment
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.executors.cores import share_cores
-from experiments.sweeps.jobs import Job, Plan, name_jobs
+from experiments.sweeps.jobs import Job, Plan, ValidationImages, name_jobs
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +32,14 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
     if not overrides:
         raise InputError("the sweep is empty: give at least one value, as in optimizer=sgd,adam")
     varied = _varied([[composer.parse(text) for text in job] for job in overrides])
-    mistakes, composed, data = _Mistakes(varied), [], _Data()
+    mistakes, composed = _Mistakes(varied), []
     for number, given in enumerate(overrides):
         with mistakes.of(number):
             composed.append(composer.compose(given))
     mistakes.tell()
+    _require_same_sweep_settings(composed)
     jobs: list[Job] = []
+    data = _Data(decides=composed[0].sweep.until == "decided")
     for number, (config, _) in enumerate(composed):
         with mistakes.of(number):
             resolved, digest = data.resolve(config)
@@ -44,10 +47,9 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
             jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
-    _require_same_sweep_settings(composed)
     identity = [[job.run_key for job in jobs], environment.sources_digest(), environment.versions()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes))
+    return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation))
 
 
 class _Mistakes:
@@ -91,10 +93,12 @@ def _value(override: Override) -> bool | int | float | str | None:
 
 
 class _Data:
-    """Digests and shapes of the data sets of a sweep, each read once."""
+    """Digests and shapes of the data sets of a sweep, each read once; of a race their validation images too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, decides: bool) -> None:
+        self._decides = decides
         self.shapes: dict[str, tuple[int, int, int, int]] = {}
+        self.validation: dict[str, ValidationImages] = {}
         self._seen: dict[str, tuple[Any, str, int] | InputError] = {}
 
     def resolve(self, config: RunConfig) -> tuple[RunConfig, str]:
@@ -124,7 +128,17 @@ class _Data:
         for note in data.notes:
             log.info("%s", note)
         self.shapes[dataset.model_dump_json()] = (*data.image_shape, data.classes)
+        if self._decides:
+            self.validation[dataset.model_dump_json()] = _digest(data.validation)
         return dataset, data.digest, len(data.train.labels)
+
+
+def _digest(validation: Split) -> ValidationImages:
+    digest = hashlib.sha256(str(validation.images.shape).encode())
+    for images in validation.images:  # one after another: they may lie in a file
+        digest.update(images.tobytes())
+    digest.update(validation.labels.tobytes())
+    return ValidationImages(len(validation.labels), digest.hexdigest())
 
 
 def _refuse_what_is_alike(jobs: Sequence[Job]) -> None:
