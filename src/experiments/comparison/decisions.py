@@ -12,9 +12,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from experiments.bounded import DECISIONS_BYTES, parse_json, read_text
 from experiments.errors import InputError
@@ -23,6 +23,10 @@ from experiments.upgrades import FORMAT, newest, require_known
 DECISIONS = "decisions.jsonl"
 DIGEST = "sha256"
 MOST_LINES = 100_000
+MOST_CONFIGURATIONS = 1000  # all pairs of them are compared
+
+
+JobNumber = Annotated[int, Field(ge=0, lt=1_000_000)]
 
 
 class _Line(BaseModel):
@@ -33,7 +37,7 @@ class Entry(_Line):
     """One configuration of a race: its name, and its job for each seed."""
 
     label: str
-    jobs: tuple[int, ...]
+    jobs: tuple[JobNumber, ...]
 
 
 class Setting(_Line):
@@ -44,7 +48,14 @@ class Setting(_Line):
     margin: float
     floor: float
     seeds: tuple[int, ...]
-    configurations: tuple[Entry, ...]
+    configurations: Annotated[tuple[Entry, ...], Field(max_length=MOST_CONFIGURATIONS)]
+
+    @model_validator(mode="after")
+    def _has_a_job_for_every_seed(self) -> Self:
+        jobs = [job for entry in self.configurations for job in entry.jobs]
+        if len(set(jobs)) < len(jobs) or any(len(entry.jobs) != len(self.seeds) for entry in self.configurations):
+            raise ValueError("each configuration needs a job of its own for each seed")
+        return self
 
 
 class Round(_Line):

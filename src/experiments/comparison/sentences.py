@@ -30,7 +30,7 @@ def sentences(comparison: Comparison) -> list[Sentence]:
     """The whole answer, the most important first."""
     return [
         *headlines(comparison),
-        *(_told("all seeds", _answer(comparison)) if _tells_the_race(comparison) else _of_race(comparison)),
+        *(_told("all seeds", _answer(comparison)) if _tells_the_race(comparison) else _of_race(comparison, "race")),
         Sentence("best", _best(comparison)),
         *_told("second", second(comparison)),
         *_told("field", _field(comparison)),
@@ -48,7 +48,7 @@ def headlines(comparison: Comparison) -> list[Sentence]:
     """What failed, what was found, and what it covers: all that somebody in a hurry must know."""
     return [
         *_told("no result", _failed(comparison)),
-        *(_of_race(comparison) if _tells_the_race(comparison) else [Sentence("answer", _answer(comparison))]),
+        *(_of_race(comparison, "answer") if _tells_the_race(comparison) else _told("answer", _answer(comparison))),
         *_told("scope", _scope(comparison)),
     ]
 
@@ -58,11 +58,11 @@ def _tells_the_race(comparison: Comparison) -> bool:
     return comparison.race is not None and not comparison.race.is_whole
 
 
-def _of_race(comparison: Comparison) -> Iterator[Sentence]:
+def _of_race(comparison: Comparison, topic: str) -> Iterator[Sentence]:
     race = comparison.race
     if race is None:
         return
-    yield Sentence("answer", race_sentences.answer(race))
+    yield Sentence(topic, race_sentences.answer(race))
     winner = comparison.raced.get(race.last.leader) if race.last else None
     if winner:
         place = comparison.configurations.index(winner)

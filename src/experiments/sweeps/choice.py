@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from experiments.sweeps.jobs import Plan
 from experiments.sweeps.presenter import JobPresenter, Presenter
+from experiments.sweeps.race_presenter import RacePresenter
+from experiments.sweeps.races import plan_race
 from experiments.sweeps.strategies.grid import Grid
+from experiments.sweeps.strategies.race import Race
 from experiments.sweeps.strategy import Strategy
 from experiments.sweeps.sweep import Sweep
-
-# What a race computes with is imported only where there is one.
 
 
 def choose(plan: Plan) -> Strategy:
@@ -17,20 +18,9 @@ def choose(plan: Plan) -> Strategy:
     Raises:
         InputError: it cannot carry out this plan.
     """
-    if plan.execution.until == "decided":
-        from experiments.sweeps.races import plan_race
-
-        return plan_race(plan)
-    return Grid()
+    return plan_race(plan) if plan.execution.until == "decided" else Grid()
 
 
 def present(strategy: Strategy, sweep: Sweep) -> Presenter:
     """Who tells of a sweep with this strategy."""
-    if isinstance(strategy, Grid):
-        return JobPresenter(sweep)
-    from experiments.sweeps.races import RacePresenter
-    from experiments.sweeps.strategies.race import Race
-
-    if isinstance(strategy, Race):
-        return RacePresenter(sweep, strategy)
-    raise TypeError(f"{type(strategy).__name__}: nobody tells of it")
+    return RacePresenter(sweep, strategy) if isinstance(strategy, Race) else JobPresenter(sweep)

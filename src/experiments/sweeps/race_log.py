@@ -237,11 +237,9 @@ def check(directory: Path) -> list[str]:
     """Makes all decisions of a sweep again from its runs, and says what was found. Trains nothing.
 
     Raises:
-        InputError: there are none, the file is damaged, or a decision is not what it was.
+        InputError: the file is damaged, a decision is not what it was, or rests on a run that is not there.
     """
     path = directory / DECISIONS
-    if not path.exists():
-        raise InputError(f"{path}: is missing; a sweep with seed=auto, or sweep.until=decided, writes it")
     _, races = decisions.read(path)
     told = []
     for known in races:

@@ -10,6 +10,7 @@ from experiments.comparison.formats import names
 from experiments.comparison.races import Scale
 from experiments.comparison.sequential import FIRST_ROUND
 from experiments.comparison.settings import label
+from experiments.errors import InputError
 from experiments.sweeps.jobs import Job, count
 from experiments.sweeps.presenter import OnChange
 from experiments.sweeps.progress import Progress
@@ -38,6 +39,14 @@ class RacePresenter:
         self._seeds = setting.seeds
         self._log = RaceLog(race, setting, sweep.place.path)
         self._table = RaceTable(race, setting, sweep.statuses)
+
+        self._require_metric()
+
+    def _require_metric(self) -> None:
+        """Refuses runs of an older version that do not tell what the race is decided by."""
+        for status in self._sweep.statuses:
+            if status.state == JobState.DONE and status.record and self._race.metric not in status.record.metrics:
+                raise InputError(f"{status.record.directory}: its record has no {self._race.metric} to race by")
 
     def announce(self) -> Sequence[str]:
         """What is raced, the fewest and the most jobs and epochs, and when it ends."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from experiments.comparison.decisions import MOST_CONFIGURATIONS
 from experiments.comparison.sequential import FIRST_ROUND, Rules
 from experiments.errors import InputError
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.status import numbers
 from experiments.sweeps.strategies.race import POINTS, Race
-
-MOST_CONFIGURATIONS = 1000  # all pairs of them are compared
 
 
 def plan_race(plan: Plan) -> Race:
