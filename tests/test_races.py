@@ -382,13 +382,13 @@ def test_check_makes_all_decisions_again_from_the_runs(sweep: Sweep) -> None:
     presenter.begin()
     run(sweep, presenter)
     assert race_log.check(sweep.place.path) == [
-        "a race of 3 by validation/accuracy, margin 0.1, 95 %: 3 decisions made again, all the same"
+        "a race of 3 by validation/accuracy, margin 0.1, 95%: 3 decisions made again, all the same"
     ]
     shutil.rmtree(sweep.place.path / "4")
     with pytest.raises(InputError) as caught:
         race_log.check(sweep.place.path)
     assert caught.value.mistakes == (
-        "a race of 3 by validation/accuracy, margin 0.1, 95 %: 2 of 3 decisions made again, all the same",
+        "a race of 3 by validation/accuracy, margin 0.1, 95%: 2 of 3 decisions made again, all the same",
         f"{sweep.place.path / DECISIONS}: 1 of its decisions rest on runs that are not there, or unfinished",
     )
 
@@ -402,7 +402,7 @@ def test_race_says_what_it_may_take_and_when_it_ends(sweep: Sweep) -> None:
     assert first.startswith("a race of 3 over seeds 0-4: 9 to 15 jobs (36 to 60 epochs); ")
     assert (
         second
-        == "it ends when no other is better than the leader by more than 0.1 points (95 %), however often one looks"
+        == "it ends when no other is better than the leader by more than 0.1 points (95%), however often one looks"
     )
     assert presenter.forecast() == "no earlier run tells how long it takes"
     assert presenter.missing() == 9
@@ -478,7 +478,7 @@ def test_answer_and_exact_cost(sweep: Sweep) -> None:
     end(sweep, 2, A[2], sweep="another", job=0)
     answer, cost = sentences(sweep)
     assert answer == (
-        "sgd. No other of the 3 is better by more than 0.06 points of validation accuracy, whatever the seeds (95 % "
+        "sgd. No other of the 3 is better by more than 0.06 points of validation accuracy, whatever the seeds (95% "
         "for all claims together; 14 jobs of at most 15). Worse: rmsprop. Within 0.1 points: adam."
     )
     assert cost == (

@@ -26,7 +26,7 @@ def answer(race: RaceResult) -> str:
 
 def _first(race: RaceResult, last: Round) -> str:
     leader, field = race.label(last.leader), len(race.setting.configurations)
-    sure = f"{100 * race.setting.confidence:g} % for all claims together"
+    sure = f"{100 * race.setting.confidence:g}% for all claims together"
     jobs = f"{race.cost.jobs} jobs of at most {field * len(race.setting.seeds)}"
     if last.verdict == "best":
         alone = "the other" if field == 2 else f"each of the {field - 1} others"
@@ -76,7 +76,7 @@ def certificate(race: RaceResult, found: Sequence[Certificate], accuracy: float,
         return ""
     first = race.label(race.last.leader)
     within = percent_interval(interval).replace(" to ", ", ")
-    told = f"test images, looked at once: {first} {percent(accuracy)} [{within}]."
+    told = f"Test images, looked at once: {first} {percent(accuracy)} [{within}]."
     near, bound = race.label(found[0].other), f"{abs(found[0].bound):.2f} points"
     if found[0].bound < 0:
         whom = near if len(found) == 1 else "every other"

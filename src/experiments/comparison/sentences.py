@@ -69,7 +69,7 @@ def _of_race(comparison: Comparison, topic: str) -> Iterator[Sentence]:
         interval = comparison.intervals[place]
         told = race_sentences.certificate(race, comparison.certificates, winner.mean("test/accuracy"), interval)
         yield from _told("certificate", told)
-    yield Sentence("cost", f"cost: {race_sentences.cost(race)}")
+    yield Sentence("cost", f"Cost: {race_sentences.cost(race)}")
 
 
 def _told(topic: str, text: str) -> Iterator[Sentence]:

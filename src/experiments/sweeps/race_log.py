@@ -258,7 +258,7 @@ def _told(known: decisions.Race, found: int, missing: int) -> str:
     setting = known.setting
     return (
         f"a race of {len(setting.configurations)} by {setting.metric}, margin {setting.margin:g}, "
-        f"{100 * setting.confidence:g} %: {of} decisions made again, all the same"
+        f"{100 * setting.confidence:g}%: {of} decisions made again, all the same"
     )
 
 

@@ -62,7 +62,7 @@ class RacePresenter:
             f"jobs ({epochs[0]:,} to {epochs[1]:,} epochs){has}; {count(plan.workers, 'worker')} × "
             f"{count(plan.threads, 'thread')}",
             f"it ends when no other is better than the leader by more than {self._scale.margin(rules.margin)} "
-            f"({100 * rules.confidence:g} %), however often one looks",
+            f"({100 * rules.confidence:g}%), however often one looks",
         ]
 
     def forecast(self) -> str:
