@@ -149,7 +149,7 @@ def _take(races: list[Race], values: Mapping[str, Any]) -> None:
         raise ValueError("a round without a race")
     else:
         kind = Revoked if "revoked_from" in values else Round
-        races[-1].take(kind.model_validate(values))  # type: ignore[arg-type]
+        races[-1].take(kind.model_validate(values))
 
 
 def append(text: str, lines: Sequence[Setting | Round | Revoked]) -> str:

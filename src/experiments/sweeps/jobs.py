@@ -41,7 +41,7 @@ class Job:
 class ValidationImages(NamedTuple):
     """The images that the jobs of a race are judged by: how many, and SHA-256 (hex) of pixels and labels."""
 
-    count: int
+    images: int
     digest: str
 
 

@@ -113,7 +113,7 @@ def setting_of(race: Race, labels: Sequence[str], seeds: Sequence[int]) -> Setti
     entries = tuple(Entry(label=label, jobs=tuple(jobs)) for label, jobs in zip(labels, race.jobs, strict=True))
     rules = race.rules
     return Setting(
-        metric=race.metric,  # type: ignore[arg-type]
+        metric=race.metric,
         confidence=rules.confidence,
         margin=rules.margin,
         floor=rules.floor,

@@ -64,6 +64,6 @@ def _validation_images(plan: Plan) -> int:
         if own != first:
             raise InputError(
                 f"sweep.until=decided: all jobs must be judged by the same validation images; those of {job} are not "
-                f"those of {plan.jobs[0]} ({own.count:,} and {first.count:,}, or others)"
+                f"those of {plan.jobs[0]} ({own.images:,} and {first.images:,}, or others)"
             )
-    return first.count
+    return first.images
