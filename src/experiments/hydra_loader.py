@@ -35,6 +35,7 @@ OURS = {"launcher": "local", "sweeper": "local", "hydra_logging": "none", "job_l
 HELP = """\
 One run:   python -m experiments.run [OPTION=VALUE ...]
 A sweep:   python -m experiments.run -m optimizer=sgd,rmsprop,adam 'seed=range(0,3)'
+A race:    python -m experiments.run -m optimizer=sgd,rmsprop,adam seed=auto
 The rest:  python -m experiments.run resume=RUN
 
 Choose from these (group=option); each is a file conf/<group>/<option>.yaml with all its values:

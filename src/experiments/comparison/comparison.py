@@ -117,7 +117,7 @@ def compare(records: Sequence[Record]) -> Comparison:
     race, race_notes = find(records)
     apart = tuple(record for record in records if record.state not in _PASSED_OVER)
     if not finished:
-        raise InputError(_nothing_finished(apart))
+        raise InputError(_nothing_finished(records))
     configurations, notes = gather(finished)
     best, options, field = configurations[0], tuple(configurations[0].settings), Field(configurations)
     pairs, unfinished, confident = field.against_first(), _unfinished(apart), overconfidence(configurations)

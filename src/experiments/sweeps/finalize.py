@@ -66,8 +66,8 @@ def finish(sweep: Sweep, presenter: Presenter, *, asked: int) -> int:
     """
     place, statuses, parent = sweep.place, sweep.statuses, sweep.parent
     for status in statuses:
-        if status.state == JobState.WAITING and status.before == JobState.INTERRUPTED:
-            status.state = JobState.INTERRUPTED  # it waited to go on, and did not get there
+        if status.state == JobState.WAITING and status.before in (JobState.INTERRUPTED, JobState.PAUSED):
+            status.state = status.before  # it waited to go on, and did not get there
     try:
         files.write_atomically(place.path / SUMMARY, tables.summary(sweep.plan, statuses))
     except OSError as error:

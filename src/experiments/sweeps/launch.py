@@ -98,7 +98,8 @@ def _prepare(plan: Plan, home: Path) -> Sweep:
 
 
 def _show(sweep: Sweep, strategy: Strategy) -> int:
-    todo, presenter = sweep.todo, present(strategy, sweep)
+    presenter = present(strategy, sweep)
+    todo = _todo(sweep, strategy)
     if todo:
         processes.start_server()
         preflight.check(sweep.plan, todo)
@@ -108,11 +109,16 @@ def _show(sweep: Sweep, strategy: Strategy) -> int:
     return 0
 
 
+def _todo(sweep: Sweep, strategy: Strategy) -> list[Status]:
+    """The jobs that are left; none where the strategy wants none of them."""
+    return sweep.todo if strategy.look([seen_of(status) for status in sweep.statuses]) else []
+
+
 def _carry_out(
     sweep: Sweep, strategy: Strategy, hydra: Mapping[str, Any], on_change: Callable[[Status], None] | None
 ) -> int:
     plan, place, presenter = sweep.plan, sweep.place, present(strategy, sweep)
-    todo = sweep.todo if strategy.look([seen_of(status) for status in sweep.statuses]) else []
+    todo = _todo(sweep, strategy)
     first, *others = presenter.announce()
     for line in (f"{place.name}: {first}", *others):
         log.info("%s", line)

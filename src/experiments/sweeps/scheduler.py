@@ -207,7 +207,7 @@ class Scheduler:
         except InputError as error:  # what was decided before does not hold: nothing that rests on it is run
             self._stop_because(str(error))
         self._give_up_early()
-        more = bool(self._in_flight) or any(other.state == JobState.WAITING for other in self._sweep.statuses)
+        more = bool(self._in_flight) or bool(self._strategy.look(self._seen))
         self._followups.job_ended(status, more_to_come=more)
 
     def _take(self, status: Status) -> None:

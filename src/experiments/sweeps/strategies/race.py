@@ -136,7 +136,7 @@ def _begun(standing: Standing) -> int:
     return max(standing.round + 1, FIRST_ROUND)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _decide(points: tuple[tuple[int, tuple[float, ...]], ...], k: int, rules: Rules) -> Decision:
     """`decide`, remembered: a race is looked at several times a second, and equal results decide alike."""
     return decide(dict(points), k, rules)
