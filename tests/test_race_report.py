@@ -69,7 +69,7 @@ def raced(margin: float = 0.1) -> RaceResult:
     return RaceResult(setting(5, margin), tuple(rounds(POINTS, margin)), {}, "a-race")
 
 
-def tested(right: np.ndarray) -> Configuration:
+def answering(right: np.ndarray) -> Configuration:
     """A configuration with these answers (seeds, images) on common test images."""
     images = ImageSet("common", np.zeros(right.shape[1], np.int64), np.zeros(0, np.uint64))
     nothing: Any = np.zeros(right.shape)
@@ -85,7 +85,7 @@ def test_certificate_is_that_of_the_formula() -> None:
     hard = generator.random(IMAGES)
     right = [generator.random((5, IMAGES)) + hard > share for share in (0.05, 0.06, 0.10)]
     race = raced()
-    found = certify(race, {c: tested(answers) for c, answers in enumerate(right)})
+    found = certify(race, {c: answering(answers) for c, answers in enumerate(right)})
     assert [one.other for one in found] == [1, 2]
     for one, n, m in ((found[0], 5, 2), (found[1], 3, 3)):
         means = 100 * np.array([answers[:n].mean(axis=1) for answers in right[:m]])
@@ -114,8 +114,10 @@ def _flips(right: np.ndarray) -> float:
 def test_certificate_needs_predictions_and_common_seeds() -> None:
     right = np.random.default_rng(1).random((5, 100)) > 0.1
     assert certify(raced(), {}) == []
-    assert [one.other for one in certify(raced(), {0: tested(right), 1: tested(right[:4]), 2: tested(right)})] == [2]
-    assert certify(raced(), {1: tested(right), 2: tested(right)}) == []
+    assert [
+        one.other for one in certify(raced(), {0: answering(right), 1: answering(right[:4]), 2: answering(right)})
+    ] == [2]
+    assert certify(raced(), {1: answering(right), 2: answering(right)}) == []
 
 
 @pytest.mark.parametrize(
