@@ -13,7 +13,7 @@ from experiments.results.records import DatasetSummary, Failure, Record
 from experiments.results.states import RunState
 from experiments.sweeps.directory import Place
 from experiments.sweeps.jobs import Job
-from experiments.sweeps.status import Status
+from experiments.sweeps.status import JobState, Status
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +94,12 @@ def _new(status: Status, place: Place, parent: str | None) -> Record:
     dataset = DatasetSummary(name=job.config.dataset.title, digest=job.dataset_digest, source="not loaded")
     origin = Origin(sweep=place.name, job=job.number, varied=job.varied, parent_run_id=parent)
     return new_record(job.config, dataset, status.parameters or 0, origin)
+
+
+def are_alike(statuses: Sequence[Status], place: Place) -> bool:
+    """Whether all of some jobs have failed with the same error."""
+    messages = {status.message.replace(str(place.directory_of(status.job)), "") for status in statuses}
+    return len(messages) == 1 and all(status.state == JobState.FAILED for status in statuses)
 
 
 def has_finished(status: Status, place: Place) -> bool:

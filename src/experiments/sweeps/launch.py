@@ -30,6 +30,8 @@ from experiments.sweeps.executors.local import LocalExecutor
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
+from experiments.sweeps.presenter import Presenter
+from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import Archive, look_at, tidy
 from experiments.sweeps.scheduler import Scheduler
 from experiments.sweeps.status import JobState, Status
@@ -135,16 +137,26 @@ def _carry_out(
     freeze(plan, place)
     tidy(sweep.statuses, place)
     failures.gather_leftovers(plan.jobs, place)
-    sweep = replace(sweep, parent=finalize.open_parent(sweep))
     if place.is_new:
         presenter.begin()
-    progress = presenter.progress(on_change)
-    executor = LocalExecutor(plan.workers)
+    sweep = replace(sweep, parent=finalize.open_parent(sweep))
+    return _work(sweep, strategy, presenter, partial(_run_of, sweep, hydra), presenter.progress(on_change))
+
+
+def _work(
+    sweep: Sweep,
+    strategy: Strategy,
+    presenter: Presenter,
+    prepare: Callable[[Status, Step], Run],
+    progress: Progress,
+) -> int:
+    """Runs what is left, and ends the sweep; returns the exit code."""
+    executor = LocalExecutor(sweep.plan.workers)
     scheduler = Scheduler(
         sweep,
         strategy,
         executor,
-        prepare=partial(_run_of, sweep, hydra),
+        prepare=prepare,
         progress=progress,
         followups=Followups(sweep, sweep.parent),
         decide=presenter.update,

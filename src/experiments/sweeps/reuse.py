@@ -149,3 +149,12 @@ def link(status: Status, place: Place) -> None:
     elif directory.exists():
         set_aside(directory, place)  # a part of the same run, which has finished elsewhere
     directory.symlink_to(os.path.relpath(status.record.directory, directory.parent))
+
+
+def take(status: Status, place: Place) -> None:
+    """Makes a run that has just finished, here or elsewhere, part of the sweep; one that is gone has failed."""
+    try:
+        status.record = status.record or records.load(place.directory_of(status.job))
+        link(status, place)
+    except (InputError, OSError) as error:  # somebody has deleted or damaged it
+        status.state, status.message = JobState.FAILED, str(error)

@@ -11,13 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments.errors import InputError
-from experiments.results import records
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Handle, Run
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.progress import Progress
-from experiments.sweeps.reuse import link
+from experiments.sweeps.reuse import take
 from experiments.sweeps.status import JobState, Status
 from experiments.sweeps.strategy import Step, Strategy, seen_of
 from experiments.sweeps.sweep import Sweep
@@ -196,7 +195,7 @@ class Scheduler:
         place, status.message = self._sweep.place, ended.message
         status.state = STATES[Ending(ended.state)]
         if status.state == JobState.DONE:
-            self._take(status)
+            take(status, place)
         elif status.state == JobState.FAILED:
             failures.record(status, place, self._sweep.parent)
         self._change(status, status.state)
@@ -210,21 +209,10 @@ class Scheduler:
         more = bool(self._in_flight) or bool(self._strategy.look(self._seen))
         self._followups.job_ended(status, more_to_come=more)
 
-    def _take(self, status: Status) -> None:
-        place = self._sweep.place
-        try:
-            status.record = status.record or records.load(place.directory_of(status.job))
-            link(status, place)
-        except (InputError, OSError) as error:  # somebody has deleted or damaged it
-            status.state, status.message = JobState.FAILED, str(error)
-
     def _give_up_early(self) -> None:
-        failed = [status for status in self._endings if status.state == JobState.FAILED]
-        if failed and self._sweep.plan.execution.fail_fast:
+        if self._sweep.plan.execution.fail_fast and any(s.state == JobState.FAILED for s in self._endings):
             self._stop_because("sweep.fail_fast=true")
-        place = self._sweep.place
-        messages = {status.message.replace(str(place.directory_of(status.job)), "") for status in failed}
-        if len(self._endings) == len(failed) == ALIKE and len(messages) == 1:
+        if len(self._endings) == ALIKE and failures.are_alike(self._endings, self._sweep.place):
             self._stop_because(f"the first {ALIKE} jobs all failed with the same error")
 
     def _end_what_takes_too_long(self) -> None:
