@@ -32,6 +32,7 @@ from experiments.sweeps.executors.cores import with_threads
 from experiments.sweeps.jobs import Plan
 from experiments.sweeps.locks import held, holder
 from experiments.sweeps.planning import make_plan
+from experiments.sweeps.presenter import JobPresenter
 from experiments.sweeps.reuse import Archive, look_at, tidy
 from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.status import Status
@@ -615,7 +616,7 @@ def test_sweep_is_closed_when_nothing_is_left_to_do(
         finalize.tracking_sweep, "close_sweep", lambda *_, status, **__: ends.append(status) or mirrored
     )
     monkeypatch.setattr(finalize.tables, "ended", lambda *_: [{"job": "0"}])
-    assert finalize.finish(sweep, asked=asked) == code
+    assert finalize.finish(sweep, JobPresenter(sweep), asked=asked) == code
     assert ends == [parent_is]
     assert finalize.is_closed(sweep) is closed
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from conftest import SMALL, epoch_row, train, write_record
 from experiments.conf import CONF
+from experiments.errors import InputError
 from experiments.results import files, records
 from experiments.sweeps import failures
 from experiments.sweeps import scheduler as scheduling
@@ -112,7 +113,7 @@ def sweep(home: Path) -> Callable[..., Sweep]:
     return make
 
 
-def schedule(sweep: Sweep, executor: Any, strategy: Any = None) -> Scheduler:
+def schedule(sweep: Sweep, executor: Any, strategy: Any = None, decide: Callable[[], None] = lambda: None) -> Scheduler:
     return Scheduler(
         sweep,
         strategy or Grid(),
@@ -120,6 +121,7 @@ def schedule(sweep: Sweep, executor: Any, strategy: Any = None) -> Scheduler:
         prepare=partial(_run_of, sweep, HYDRA),
         progress=Progress(sweep.console, sweep.plan, sweep.place, sweep.statuses),
         followups=NoFollowups(),  # type: ignore[arg-type]
+        decide=decide,
     )
 
 
@@ -208,6 +210,50 @@ def test_run_that_does_not_stop_is_killed_and_can_go_on(
     scheduler.work()
     assert executor.killed == [0]
     assert states(made) == ["interrupted", "waiting"]
+
+
+class UntilTheFirst(Grid):
+    """Wants nothing any more when the first job is done."""
+
+    def look(self, seen: Sequence[Seen]) -> Sequence[Step]:
+        return [] if seen[0].state == JobState.DONE else super().look(seen)
+
+    def dropped(self, seen: Sequence[Seen]) -> Sequence[int]:
+        running = [number for number, job in enumerate(seen) if job.state == JobState.RUNNING]
+        return running if seen[0].state == JobState.DONE else []
+
+
+def test_run_that_is_not_wanted_any_more_is_paused(
+    sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = sweep("seed=0,1,2")
+    executor = Script(2, {0: [EpochDone(epoch_row(1)), finished(made, 0)], 1: [EpochDone(epoch_row(1))] * 9, 2: []})
+
+    def stop(handle: int, *, now: bool) -> None:
+        executor.stops.append((handle, now))
+        write_record(made.place.path / "1", state="interrupted", run_key=made.plan.jobs[1].run_key)
+        executor._left[handle] = deque([Ended(Ending.INTERRUPTED)])
+
+    monkeypatch.setattr(executor, "stop", stop)
+    schedule(made, executor, UntilTheFirst()).work()
+    assert executor.stops == [(1, False)]
+    assert [number for number, _ in executor.submitted] == [0, 1]
+    assert states(made) == ["done", "paused", "waiting"]
+    assert records.load(made.place.path / "1").state == "paused"
+
+
+def test_decision_that_does_not_hold_ends_the_sweep(
+    sweep: Callable[..., Sweep], caplog: pytest.LogCaptureFixture
+) -> None:
+    made = sweep("seed=0,1,2")
+
+    def decide() -> None:
+        raise InputError("the decision after 3 seeds is not what it was")
+
+    executor = Script(1, {n: [finished(made, n)] for n in range(3)})
+    schedule(made, executor, decide=decide).work()
+    assert states(made) == ["done", "waiting", "waiting"]
+    assert "stopping (the decision after 3 seeds is not what it was)" in caplog.text
 
 
 def test_job_that_takes_too_long_is_killed_and_says_so(sweep: Callable[..., Sweep]) -> None:

@@ -16,6 +16,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
@@ -135,7 +136,7 @@ def _store(file: Path, overrides: Sequence[str]) -> None:
         if "${" in text or text == MISSING:
             raise InputError(f"{file}: a saved config refers to nothing, received {text}")
     groups = [key for key, value in values.items() if isinstance(value, dict)]
-    chosen = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))}
+    chosen = {override.key_or_group for override in _parsed(overrides)}
     defaults = [{group: None} for group in groups if group != "sweep"] + [{"sweep": "local"}, "_self_"]
     kept = {key: value for key, value in values.items() if key not in chosen.intersection(groups)}
     ConfigStore.instance().store(name=SAVED, node={"defaults": defaults} | kept, provider="experiments")
@@ -183,5 +184,21 @@ def _show(hydra: Hydra, name: str, flags: argparse.Namespace) -> None:
 
 def _carry_out(hydra: Hydra, name: str, flags: argparse.Namespace, task: Callable[[Any], Any]) -> None:
     mode = RunMode.MULTIRUN if flags.multirun else hydra.get_mode(name, flags.overrides) or RunMode.RUN
+    if mode == RunMode.RUN:
+        _refuse_race(flags.overrides)
     start = hydra.run if mode == RunMode.RUN else hydra.multirun
     start(config_name=name, task_function=task, overrides=[*flags.overrides, f"hydra.mode={mode.name}"])
+
+
+def _refuse_race(overrides: Sequence[str]) -> None:
+    """A single run has one seed.
+
+    Raises:
+        InputError: `seed=auto`.
+    """
+    if any(override.key_or_group == "seed" and override.value() == "auto" for override in _parsed(overrides)):
+        raise InputError("seed=auto: is a race of configurations over seeds, as in -m optimizer=sgd,adam seed=auto")
+
+
+def _parsed(overrides: Sequence[str]) -> list[Override]:
+    return list(OverridesParser.create().parse_overrides(list(overrides)))

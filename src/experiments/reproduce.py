@@ -1,4 +1,7 @@
-"""`python -m experiments.reproduce RUN`: repeat a run from its saved config, and check it bit by bit."""
+"""`python -m experiments.reproduce RUN`: repeat a run from its saved config, and check it bit by bit.
+
+With `--check` RUN may be a sweep that is a race: its decisions are made again from its runs.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import math
 import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments.entrance import Parser, exit_with
@@ -31,7 +35,7 @@ def _arguments() -> argparse.Namespace:
     add("run", metavar="RUN", help="a run directory, a name, sweep/number, or the beginning of an MLflow run id")
     add("--threads", type=_threads, metavar="N", help="another number of threads than the run had")
     either = parser.add_mutually_exclusive_group().add_argument
-    either("--check", action="store_true", help="only compare then and now, without training")
+    either("--check", action="store_true", help="only compare then and now, without training; of a race, its decisions")
     either("--stop-at-difference", action="store_true", help="end the repeat with the first epoch that differs")
     either("--tolerance", type=_tolerance, metavar="X", help="the largest difference of a metric that still passes")
     return parser.parse_args()
@@ -60,6 +64,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
     from experiments.results.verdict import tell, tell_causes
 
     home = files.home()
+    if arguments.check and (sweep := _race(arguments.run, home)):
+        return _check_race(sweep)
     with reproduction.original(arguments.run, home) as run:
         config = reproduction.config_of(run, threads=arguments.threads)
         if arguments.check:
@@ -96,6 +102,27 @@ def _check(run: Record, config: RunConfig) -> int:
     likely = any(cause.likely for cause in causes)
     say(f"{run.name}: a repeat {'may differ' if likely else 'should be identical'}", *tell_causes(causes))
     return 1 if likely else 0
+
+
+def _race(name: str, home: Path) -> Path | None:
+    """The directory of a sweep that has decided something, if `name` means one."""
+    from experiments.comparison.decisions import DECISIONS
+
+    places = (Path(name), home / "multirun" / name) if name else ()
+    return next((place for place in places if (place / DECISIONS).exists()), None)
+
+
+def _check_race(sweep: Path) -> int:
+    """Makes the decisions of a race again from its runs, and tells."""
+    from experiments.errors import InputError
+    from experiments.sweeps import race_log
+
+    try:
+        say(*race_log.check(sweep))
+    except InputError as error:
+        say(*error.mistakes)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

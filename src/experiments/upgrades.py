@@ -37,6 +37,7 @@ STEPS: Mapping[str, tuple[Callable[[Values], Values], ...]] = {
     "plan": (),  # its configs have formats of their own
     "sweep": (),
     "look": (),
+    "decisions": (),
 }
 
 

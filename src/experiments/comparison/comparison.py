@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.comparison.calibration import Calibration, calibrate, overconfidence
+from experiments.comparison.certificate import Certificate, certify
 from experiments.comparison.comparisons import Difference, may_be_best
 from experiments.comparison.configurations import Configuration, gather, key_of
 from experiments.comparison.effects import Effect, Importance, find_effects, importance
@@ -16,6 +17,9 @@ from experiments.comparison.intervals import accuracy_interval
 from experiments.comparison.mistakes import Disagreement, Mistake, disagreement, most_missed
 from experiments.comparison.overfitting import OverfittingSeeds, judge
 from experiments.comparison.pairs import Field, Pair
+from experiments.comparison.races import RaceResult, find
+from experiments.comparison.searches import SearchResult
+from experiments.comparison.searches import find as find_search
 from experiments.comparison.selection import Selection, judge_selection
 from experiments.comparison.settings import label, of_sweep
 from experiments.errors import InputError
@@ -25,6 +29,7 @@ from experiments.results.looks import Ledger, read_or_none
 from experiments.results.records import Record
 from experiments.results.states import RunState
 
+_PASSED_OVER = (RunState.FINISHED, RunState.PAUSED)  # a pause is the sweep's own, and no missing result
 MATRIX = 30  # configurations whose pairs are shown: 435 of them
 
 
@@ -70,6 +75,9 @@ class Comparison:
         disagreement: between the best and the runner-up; None without, or over different test images.
         most_missed: test images that most runs miss, the most votes first.
         ensemble: of all runs; None for fewer than two.
+        race: what the sweep has decided, where the runs are those of a race.
+        certificates: of its other configurations, the closest first; none while it is open.
+        search: what the sweep has tried, where the runs are those of a search.
     """
 
     configurations: tuple[Configuration, ...]
@@ -92,6 +100,14 @@ class Comparison:
     disagreement: Disagreement | None = None
     most_missed: tuple[Mistake, ...] = ()
     ensemble: Ensemble | None = None
+    race: RaceResult | None = None
+    certificates: tuple[Certificate, ...] = ()
+    search: SearchResult | None = None
+
+    @property
+    def raced(self) -> dict[int, Configuration]:
+        """The configurations by their number in the race."""
+        return _raced(self.race, self.configurations)
 
     @property
     def best(self) -> Configuration:
@@ -110,14 +126,16 @@ def compare(records: Sequence[Record]) -> Comparison:
         InputError: none has finished, or a config cannot be read.
     """
     finished = [record for record in records if record.state == RunState.FINISHED]
-    apart = tuple(record for record in records if record.state != RunState.FINISHED)
+    race, race_notes = find(records)
+    apart = tuple(record for record in records if record.state not in _PASSED_OVER)
     if not finished:
-        raise InputError(_nothing_finished(apart))
+        raise InputError(_nothing_finished(records))
     configurations, notes = gather(finished)
     failed = {key_of(record) for record in apart} - {key_of(c.records[0]) for c in configurations}
     sealed = any(record.sealed for c in configurations for record in c.records)
     field = None if sealed else Field(configurations)
     pairs = field.against_first() if field else []
+    certified = tuple(certify(race, _raced(race, configurations))) if race and race.is_decided and not sealed else ()
     ledger = read_or_none(files.home())
     return Comparison(
         configurations=configurations,
@@ -126,9 +144,12 @@ def compare(records: Sequence[Record]) -> Comparison:
         apart=apart,
         unfinished=_unfinished(apart),
         selection=judge_selection(pairs, len(configurations) + len(failed)),
-        notes=notes,
+        notes=(*notes, *race_notes),
         ledger=ledger and ledger.at({record.dataset.digest for c in configurations for record in c.records}),
         sealed=sealed,
+        race=race,
+        certificates=certified,
+        search=find_search(records),
         **(_of_test(configurations, field, pairs) if field else _of_none(len(configurations))),
     )
 
@@ -156,6 +177,19 @@ def _of_test(configurations: Sequence[Configuration], field: Field, pairs: Seque
         "most_missed": most_missed(configurations, best.scores.test_set) if best.scores else (),
         "ensemble": ensemble(configurations),
     }
+
+
+def _raced(race: RaceResult | None, configurations: Sequence[Configuration]) -> dict[int, Configuration]:
+    """Number in the race → configuration with predictions."""
+    if race is None:
+        return {}
+    of_run = {record.run_key: c for c in configurations if c.scores for record in c.records}
+    found = {}
+    for number, entry in enumerate(race.setting.configurations):
+        keys = (race.records[job].run_key for job in entry.jobs if job in race.records)
+        if c := next((of_run[key] for key in keys if key in of_run), None):
+            found[number] = c
+    return found
 
 
 def _nothing_finished(apart: Sequence[Record]) -> str:

@@ -112,7 +112,7 @@ def difference(first: Sequence[Scored], second: Sequence[Scored], total_degrees:
         return _paired(first, second)
     value = float(np.mean([s.sample.mean for s in first]) - np.mean([s.sample.mean for s in second]))
     both = [*first, *second]
-    of_images = _of_images(first, second)
+    of_images = variance_of_images(first, second)
     known = [(s.spread, s.sample.seeds * len(first) ** 2) for s in both if s.spread is not None]
     if not known:
         return Difference(value, 0.0, of_images, math.inf)
@@ -123,7 +123,8 @@ def difference(first: Sequence[Scored], second: Sequence[Scored], total_degrees:
     return Difference(value, of_seeds, of_images, degrees)
 
 
-def _of_images(first: Sequence[Scored], second: Sequence[Scored]) -> float:
+def variance_of_images(first: Sequence[Scored], second: Sequence[Scored]) -> float:
+    """The variance that the choice of test images brings to the difference of two sides, see `difference`."""
     both = [*first, *second]
     samples = [s.sample for s in both]
     if any(s.image_means is None for s in samples) or len({s.test_set for s in both}) > 1:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from experiments.comparison import charts
+from experiments.comparison import charts, search_chart
 from experiments.comparison.axes import shade
 from experiments.comparison.bars import draw_bars
 from experiments.comparison.comparison import MATRIX, Comparison, title
@@ -18,6 +18,8 @@ from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.mistakes import Mistake
 from experiments.comparison.pairs import Pair
 from experiments.comparison.parallel import levels, parallel_coordinates
+from experiments.comparison.race_chart import race_chart
+from experiments.comparison.race_sentences import rounds_table
 from experiments.comparison.reliability_chart import reliability_chart
 from experiments.comparison.sentences import headlines, sentences
 from experiments.comparison.settings import show
@@ -123,6 +125,14 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "shares": comparison.importance.shares() if comparison.importance else {},
         "matrix": _matrix(comparison),
         "fine": len(configurations[:MATRIX]) <= FINE_CELLS,
+        "race": comparison.race,
+        "race_chart": race_chart(comparison.race, _race_styles(comparison)) if comparison.race else "",
+        "race_names": _race_names(comparison),
+        "race_rounds": rounds_table(comparison.race) if comparison.race else [],
+        "search": comparison.search,
+        "search_course": search_chart.course_chart(comparison.search) if comparison.search else "",
+        "search_slices": search_chart.slices(comparison.search) if comparison.search else [],
+        "search_names": search_chart.legend(comparison.search) if comparison.search else [],
         "reliability": reliability_chart(comparison.calibration.bins) if comparison.calibration else "",
         "images": images,
         "unsealed": [look for look in comparison.ledger.looks if look.purpose == "unseal"][-MOST_LOOKS:]
@@ -132,6 +142,20 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "galleries": _galleries(comparison, images),
         "most_missed": [_tile(mistake, images) for mistake in comparison.most_missed[: 2 * TILES]],
     }
+
+
+def _race_styles(comparison: Comparison) -> list[str]:
+    """The style class of each configuration of the race, the same as in the other charts."""
+    rank = {number: comparison.configurations.index(c) for number, c in comparison.raced.items()}
+    entries = comparison.race.setting.configurations if comparison.race else ()
+    return [charts.colour(rank.get(number, charts.COLOURS)) for number in range(len(entries))]
+
+
+def _race_names(comparison: Comparison) -> list[tuple[str, str]]:
+    """Style class and name of those that have a colour of their own."""
+    race = comparison.race
+    styles = _race_styles(comparison)
+    return [(styles[c], race.label(c)) for c in race.seeds_of if styles[c] != "rest"] if race else []
 
 
 def _data(comparison: Comparison) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+from experiments.comparison import race_sentences, search_sentences
 from experiments.comparison.comparison import Comparison, title
 from experiments.comparison.comparisons import LEVEL
 from experiments.comparison.details import calibration, ensemble, importance, looks, overfitting, second, selection
@@ -29,6 +30,8 @@ def sentences(comparison: Comparison) -> list[Sentence]:
     """The whole answer, the most important first."""
     return [
         *headlines(comparison),
+        *(_told("all seeds", _answer(comparison)) if _tells_the_race(comparison) else _of_race(comparison, "race")),
+        *_of_search(comparison),
         Sentence("best", _best(comparison)),
         *_told("second", second(comparison)),
         *_told("field", _field(comparison)),
@@ -47,9 +50,45 @@ def headlines(comparison: Comparison) -> list[Sentence]:
     """What failed, what was found, and what it covers: all that somebody in a hurry must know."""
     return [
         *_told("no result", _failed(comparison)),
-        Sentence("answer", _answer(comparison)),
-        *_told("scope", _scope(comparison)),
+        *_answers(comparison),
+        *(_told("scope", _scope(comparison)) if not comparison.search else ()),
     ]
+
+
+def _answers(comparison: Comparison) -> Iterator[Sentence]:
+    if comparison.search:
+        yield Sentence("answer", search_sentences.answer(comparison.search))
+        yield Sentence("worth", search_sentences.scope())
+    elif _tells_the_race(comparison):
+        yield from _of_race(comparison, "answer")
+    else:
+        yield Sentence("answer", _answer(comparison))
+
+
+def _of_search(comparison: Comparison) -> Iterator[Sentence]:
+    if comparison.search:
+        yield Sentence("cost", search_sentences.cost(comparison.search))
+        yield Sentence("finished runs", _answer(comparison))
+        yield from _told("scope", _scope(comparison))
+
+
+def _tells_the_race(comparison: Comparison) -> bool:
+    """Whether the runs are those of a race: not where all of its jobs have been run, as in a grid."""
+    return comparison.race is not None and not comparison.race.is_whole
+
+
+def _of_race(comparison: Comparison, topic: str) -> Iterator[Sentence]:
+    race = comparison.race
+    if race is None:
+        return
+    yield Sentence(topic, race_sentences.answer(race))
+    winner = comparison.raced.get(race.last.leader) if race.last else None
+    if winner:
+        place = comparison.configurations.index(winner)
+        interval = comparison.intervals[place]
+        told = race_sentences.certificate(race, comparison.certificates, winner.mean("test/accuracy"), interval)
+        yield from _told("certificate", told)
+    yield Sentence("cost", f"Cost: {race_sentences.cost(race)}")
 
 
 def _told(topic: str, text: str) -> Iterator[Sentence]:

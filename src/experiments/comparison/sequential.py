@@ -151,18 +151,19 @@ def _upper_bounds(values: NDArray[np.float64], k: int, rules: Rules) -> tuple[ND
     if m < 2:
         return np.full((m, m), np.inf), 0.0, 0.0
     leads = values[:, None, :] - values[None, :, :]
-    spreads = _borrowed(leads.var(axis=2, ddof=1), rules.floor)
+    spreads = borrowed(leads.var(axis=2, ddof=1), rules.floor)
     critical = critical_value(k, m, n, rules.confidence)
     bounds = leads.mean(axis=2) + critical * np.sqrt(spreads / n)
     np.fill_diagonal(bounds, np.inf)
     return bounds, (1 - rules.confidence) / (k * (m - 1)), critical
 
 
-def _borrowed(spreads: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
+def borrowed(spreads: NDArray[np.float64], floor: float) -> NDArray[np.float64]:
     """Variances (m, m) of differences, none less than what the others show, nor than one image."""
     m = len(spreads)
     others = spreads.sum(axis=1) / (m - 1)
     overall = float(spreads.sum() / (m * (m - 1)))
     least = max(overall, floor * floor)
-    borrowed: NDArray[np.float64] = np.maximum(spreads, np.maximum(np.maximum(others[:, None], others[None, :]), least))
-    return borrowed
+    lent = np.maximum(others[:, None], others[None, :])
+    found: NDArray[np.float64] = np.maximum(spreads, np.maximum(lent, least))
+    return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from experiments.errors import InputError
-from experiments.ingredients.option import AsBefore, Count, Option, Positive
+from experiments.ingredients.option import AsBefore, Count, NonNegative, Option, Positive
 from experiments.ingredients.registry import CALLBACKS, METRICS, require_names
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -67,7 +67,11 @@ class NoTracking(Option):
 
 
 class LocalSweep(Option):
-    """How `-m` carries out many runs on this machine; no part of a run. `title` names the sweep's directory."""
+    """How `-m` carries out many runs on this machine; no part of a run. `title` names the sweep's directory.
+
+    `until`, `margin`, `confidence` and `metric` say when a sweep has run enough, `jobs`, `keep` and `finalists` how far
+    a search goes; they may change from start to start.
+    """
 
     name: Literal["local"]
     title: Name | None
@@ -77,6 +81,22 @@ class LocalSweep(Option):
     fail_fast: bool
     reuse: Literal["auto", "loose", "never"]
     dry_run: bool
+    until: Literal["all", "decided"]
+    margin: NonNegative
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    metric: Literal["validation/accuracy", "validation/cross_entropy"]
+    jobs: Count | None
+    keep: Annotated[float, Field(gt=0, le=1)]
+    finalists: Annotated[int, Field(ge=2)]  # a race needs two
+
+    @field_validator("metric", mode="before")
+    @classmethod
+    def _decide_by_validation(cls, value: Any) -> Any:
+        reasons = {"test": "the test images choose nothing", "train": "a network knows its training images by heart"}
+        reason = reasons.get(str(value).partition("/")[0])
+        if reason:
+            raise ValueError(f"{reason}; valid: validation/accuracy, validation/cross_entropy, received {value!r}")
+        return value
 
 
 Sweep = LocalSweep

@@ -16,7 +16,7 @@ from experiments.results.records import DatasetSummary, Failure, Record
 from experiments.results.states import RunState
 from experiments.sweeps.directory import Place
 from experiments.sweeps.jobs import Job
-from experiments.sweeps.status import Status
+from experiments.sweeps.status import JobState, Status
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +78,31 @@ def _record(status: Status, place: Place, parent: str | None, lease_number: int)
             file.write(f"{status.message}\n")
 
 
+def note_pause(status: Status, place: Place) -> None:
+    """Writes into a run's record that its sweep has paused it: it was asked to stop, and nobody did so by hand."""
+    directory = place.directory_of(status.job)
+    with suppress(InputError, OSError):  # it had not begun, or another process has taken it over
+        found = records.load(directory)
+        with lease.held(directory, after=found.lease) as mine:
+            found = records.load(directory)
+            if found.state == RunState.INTERRUPTED:
+                known = (
+                    found.mlflow if found.mlflow.run_id is None else found.mlflow.model_copy(update={"synced": False})
+                )
+                found.write(state=RunState.PAUSED, mlflow=known, lease=mine.number)
+
+
 def _new(status: Status, place: Place, parent: str | None) -> Record:
     job = status.job
     dataset = DatasetSummary(name=job.config.dataset.title, digest=job.dataset_digest, source="not loaded")
     origin = Origin(sweep=place.name, job=job.number, varied=job.varied, parent_run_id=parent)
     return new_record(job.config, dataset, status.parameters or 0, origin)
+
+
+def are_alike(statuses: Sequence[Status], place: Place) -> bool:
+    """Whether all of some jobs have failed with the same error."""
+    messages = {status.message.replace(str(place.directory_of(status.job)), "") for status in statuses}
+    return len(messages) == 1 and all(status.state == JobState.FAILED for status in statuses)
 
 
 def has_finished(status: Status, place: Place) -> bool:

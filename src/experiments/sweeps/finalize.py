@@ -18,6 +18,7 @@ from experiments.sweeps.executor import Ended
 from experiments.sweeps.executors import processes
 from experiments.sweeps.followups import Compared, catch_up, compare, compare_runs
 from experiments.sweeps.jobs import count
+from experiments.sweeps.presenter import Presenter
 from experiments.sweeps.status import JobState, count_states
 from experiments.sweeps.sweep import Sweep
 from experiments.upgrades import FORMAT, bring_up, newest
@@ -25,7 +26,6 @@ from experiments.upgrades import FORMAT, bring_up, newest
 log = logging.getLogger(__name__)
 SUMMARY = "summary.csv"
 COUNTED = (JobState.DONE, JobState.FAILED, JobState.DIVERGED, JobState.INTERRUPTED)  # as metrics in MLflow
-MISSING = (JobState.INTERRUPTED, JobState.PAUSED, JobState.WAITING)
 
 
 def open_parent(sweep: Sweep) -> str | None:
@@ -59,24 +59,25 @@ def _note(sweep: Sweep, parent: str | None, *, closed: bool) -> None:
         files.write_json(sweep.place.path / files.SWEEP_NOTE, note)
 
 
-def finish(sweep: Sweep, *, asked: int) -> int:
+def finish(sweep: Sweep, presenter: Presenter, *, asked: int) -> int:
     """Writes down, compares, mirrors and tells how the sweep ended; returns the exit code.
 
     Args:
         sweep: all its jobs have ended, or wait for another time.
+        presenter: tells of it.
         asked: how often the user asked to stop.
     """
     place, statuses, parent = sweep.place, sweep.statuses, sweep.parent
     for status in statuses:
-        if status.state == JobState.WAITING and status.before == JobState.INTERRUPTED:
-            status.state = JobState.INTERRUPTED  # it waited to go on, and did not get there
+        if status.state == JobState.WAITING and status.before in (JobState.INTERRUPTED, JobState.PAUSED):
+            status.state = status.before  # it waited to go on, and did not get there
     try:
         files.write_atomically(place.path / SUMMARY, tables.summary(sweep.plan, statuses))
     except OSError as error:
         log.warning("%s: cannot be written (%s)", place.path / SUMMARY, error.strerror)
     answer = _compare(sweep) if asked <= 1 else []
     counts = Counter(status.state for status in statuses)
-    missing = sum(counts[state] for state in MISSING)
+    missing = presenter.missing()
     is_mirrored = not sweep.tracking
     if parent:
         if asked <= 1:
@@ -88,7 +89,7 @@ def finish(sweep: Sweep, *, asked: int) -> int:
         is_mirrored = tracking_sweep.close_sweep(parent, place.path, sweep.home, jobs, status=ending, reused=reused)
     if is_mirrored and not (counts[JobState.FAILED] or missing or asked > 1):
         _note(sweep, parent, closed=True)
-    return tell(sweep, answer, asked=asked)
+    return tell(sweep, presenter, answer, asked=asked)
 
 
 def answer_again(sweep: Sweep) -> list[str]:
@@ -124,21 +125,24 @@ def _told(compared: Compared) -> list[str]:
     return [*compared.sentences, f"report: {compared.files[0]}"]
 
 
-def tell(sweep: Sweep, answer: Sequence[str], *, asked: int) -> int:
+def tell(sweep: Sweep, presenter: Presenter, answer: Sequence[str], *, asked: int) -> int:
     """Prints the table, `answer`, the next useful command and, last, the directory; returns the exit code.
 
     Args:
         sweep: as it ended.
+        presenter: tells of it.
         answer: lines about what was compared.
         asked: how often the user asked to stop.
     """
     place, statuses = sweep.place, sweep.statuses
     counts = Counter(status.state for status in statuses)
     failed = counts[JobState.FAILED] + counts[JobState.DIVERGED]
-    missing = sum(counts[state] for state in MISSING)
-    sweep.console.print("", tables.draw(tables.ended(sweep.plan, statuses), sweep.console), "", sep="\n")
+    missing = presenter.missing()
+    sweep.console.print("", tables.draw(presenter.table(), sweep.console), "", sep="\n")
     for sentence in answer:
         log.info(sentence)
+    for line in presenter.closing():
+        log.info(line)
     unmirrored = sum(not record.mlflow.synced for record in sweep.records())
     if unmirrored and sweep.tracking:
         log.warning("%s not in MLflow yet: python -m experiments.sync %s", count(unmirrored, "run"), place.name)

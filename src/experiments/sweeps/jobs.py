@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from experiments.config import RunConfig, as_text, is_run
 from experiments.ingredients.execution import Sweep
@@ -15,7 +15,7 @@ class Job:
     """One run of a sweep, frozen: editing `conf/` afterwards changes nothing in it. `number` counts from 0.
 
     Attributes:
-        varied: what differs between the jobs, by short names.
+        varied: what differs between the jobs, by short names; without the keys that only other options have.
         composed: the config as Hydra composed it.
         config: the same with its real data set and number of threads.
     """
@@ -38,6 +38,13 @@ class Job:
         return name_job(self.number, self.varied)
 
 
+class ValidationImages(NamedTuple):
+    """The images that the jobs of a race are judged by: how many, and SHA-256 (hex) of pixels and labels."""
+
+    images: int
+    digest: str
+
+
 @dataclass(frozen=True)
 class Plan:
     """All jobs of a sweep.
@@ -46,6 +53,8 @@ class Plan:
         key: SHA-256 (hex) of the jobs' keys, the code and the versions: the same command again has the same key.
         execution: how it is carried out.
         image_shapes: (height, width, channels, classes) of each data set, by its config as JSON.
+        validation: of each data set, by the same; empty where nothing is decided by them.
+        ranges: of a search: what it chooses, by short name, in Hydra's grammar.
     """
 
     key: str
@@ -53,11 +62,13 @@ class Plan:
     workers: int
     execution: Sweep
     image_shapes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    validation: Mapping[str, ValidationImages] = field(default_factory=dict)
+    ranges: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def varied(self) -> tuple[str, ...]:
         """Short names of what differs between the jobs."""
-        return tuple(self.jobs[0].varied)
+        return tuple(dict.fromkeys(name for job in self.jobs for name in job.varied))
 
     @property
     def threads(self) -> int:

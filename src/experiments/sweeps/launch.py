@@ -20,6 +20,7 @@ from experiments.results import files, own_code, tracking
 from experiments.runner import check_room
 from experiments.screen import say, write_nowhere
 from experiments.sweeps import failures, finalize, preflight, tables
+from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
 from experiments.sweeps.executor import Run
@@ -29,18 +30,20 @@ from experiments.sweeps.executors.local import LocalExecutor
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
+from experiments.sweeps.presenter import Presenter
 from experiments.sweeps.progress import Progress
-from experiments.sweeps.reuse import Archive, look_at, tidy
-from experiments.sweeps.runtime_estimate import estimate_seconds
+from experiments.sweeps.reuse import Archive, look_at, read_rows, tidy
 from experiments.sweeps.scheduler import Scheduler
-from experiments.sweeps.status import JobState, Status, duration
-from experiments.sweeps.strategies.grid import Grid
-from experiments.sweeps.strategy import Step
+from experiments.sweeps.searches import final_overrides
+from experiments.sweeps.status import JobState, Status
+from experiments.sweeps.strategy import Step, Strategy, seen_of
 from experiments.sweeps.sweep import Sweep, hydra_files
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import SIGNALS, StopRequest, exit_now, listening
 
 log = logging.getLogger(__name__)
+STOPPED = 130  # exit code of what the user has stopped
+LONGEST_SEARCH = 80  # characters of a search's name in that of its final: a title has 100 at most
 GRACEFUL_STOPS = 2  # number of graceful Ctrl-C; the next one exits at once
 
 
@@ -65,28 +68,45 @@ def launch(
     compose: Compose,
     hydra: Mapping[str, Any],
     on_change: Callable[[Status], None] | None = None,
+    ranges: Mapping[str, str] | None = None,
+    title: Callable[[Plan], str] | None = None,
 ) -> SweepOutcome:
-    """Plans and carries out a sweep.
+    """Plans and carries out a sweep, and after a search the race of its finalists.
 
     Args:
         overrides: of each job.
         compose: Hydra's composition of a job's overrides.
         hydra: Hydra's own config of this command, kept in the `.hydra/` of each run.
         on_change: is told of every job that starts or ends.
+        ranges: of a search: what it chooses, by key.
+        title: makes the name of the sweep from its plan.
 
     Raises:
         InputError: a mistake in any job; nothing was started and nothing is left.
     """
     home = files.home()
-    plan = make_plan(overrides, Composer(compose))
+    plan = make_plan(overrides, Composer(compose), ranges)
+    if title:
+        plan = replace(plan, execution=plan.execution.model_copy(update={"title": title(plan)}))
+    strategy = choose(plan)
     with processes.none_left():
         if plan.execution.dry_run:
-            return SweepOutcome(_show(_prepare(plan, home)))
+            return SweepOutcome(_show(_prepare(plan, home), strategy))
         with locked(plan, home):
             sweep = _prepare(plan, home)
-            code = _carry_out(sweep, hydra, on_change)
+            code = _carry_out(sweep, strategy, hydra, on_change)
     directory_of = sweep.place.directory_of
-    return SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
+    outcome = SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
+    final = final_overrides(plan, strategy, sweep.statuses) if code != STOPPED else []
+    if not final:
+        return outcome
+    raced = launch(final, compose, hydra, on_change, title=partial(_name_final, sweep.place.name))
+    return SweepOutcome(max(code, raced.exit_code), [*outcome.jobs, *raced.jobs])
+
+
+def _name_final(search: str, plan: Plan) -> str:
+    """The same for the same finalists, so that their race is found again."""
+    return f"{search[:LONGEST_SEARCH]}-final-{plan.key[:4]}"
 
 
 def _prepare(plan: Plan, home: Path) -> Sweep:
@@ -95,26 +115,41 @@ def _prepare(plan: Plan, home: Path) -> Sweep:
         plan = with_threads(plan, place.threads)
     reuse = plan.execution.reuse
     archive = None if reuse == "never" else Archive(home, any_code=reuse == "loose")
-    return Sweep(plan, place, look_at(plan, place, archive), archive, home, open_screen())
+    statuses = look_at(plan, place, archive)
+    if plan.ranges:
+        read_rows(statuses, place)
+    return Sweep(plan, place, statuses, archive, home, open_screen())
 
 
-def _show(sweep: Sweep) -> int:
-    todo = sweep.todo
+def _show(sweep: Sweep, strategy: Strategy) -> int:
+    presenter = present(strategy, sweep)
+    todo = _todo(sweep, strategy)
     if todo:
         processes.start_server()
         preflight.check(sweep.plan, todo)
-    seconds = estimate_seconds(sweep.plan, todo, sweep.home)
-    time = f"about {duration(seconds)}" if seconds is not None else "no earlier run tells how long it takes"
-    say(f"{sweep.place.name}: {tables.describe(sweep.plan, sweep.statuses)}; {time}")
+    first, *others = presenter.announce()
+    say(f"{sweep.place.name}: {first}; {presenter.forecast()}", *others)
     sweep.console.print("", tables.draw(tables.planned(sweep.plan, sweep.statuses), sweep.console), sep="\n")
     return 0
 
 
-def _carry_out(sweep: Sweep, hydra: Mapping[str, Any], on_change: Callable[[Status], None] | None) -> int:
-    plan, place, todo = sweep.plan, sweep.place, sweep.todo
-    log.info("%s: %s", place.name, tables.describe(plan, sweep.statuses))
+def _todo(sweep: Sweep, strategy: Strategy) -> list[Status]:
+    """The jobs that are left; none where the strategy wants none of them."""
+    return sweep.todo if strategy.look([seen_of(status) for status in sweep.statuses]) else []
+
+
+def _carry_out(
+    sweep: Sweep, strategy: Strategy, hydra: Mapping[str, Any], on_change: Callable[[Status], None] | None
+) -> int:
+    plan, place, presenter = sweep.plan, sweep.place, present(strategy, sweep)
+    todo = _todo(sweep, strategy)
+    first, *others = presenter.announce()
+    for line in (f"{place.name}: {first}", *others):
+        log.info("%s", line)
+    if not place.is_new:
+        presenter.begin()
     if not todo and finalize.is_closed(sweep):
-        return finalize.tell(sweep, finalize.answer_again(sweep), asked=0)
+        return finalize.tell(sweep, presenter, finalize.answer_again(sweep), asked=0)
     if todo:
         check_room(sweep.home)
         processes.start_server()
@@ -124,16 +159,29 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any], on_change: Callable[[Stat
     freeze(plan, place)
     tidy(sweep.statuses, place)
     failures.gather_leftovers(plan.jobs, place)
+    if place.is_new:
+        presenter.begin()
     sweep = replace(sweep, parent=finalize.open_parent(sweep))
-    progress = Progress(sweep.console, plan, place, sweep.statuses, on_change)
-    executor = LocalExecutor(plan.workers)
+    return _work(sweep, strategy, presenter, partial(_run_of, sweep, hydra), presenter.progress(on_change))
+
+
+def _work(
+    sweep: Sweep,
+    strategy: Strategy,
+    presenter: Presenter,
+    prepare: Callable[[Status, Step], Run],
+    progress: Progress,
+) -> int:
+    """Runs what is left, and ends the sweep; returns the exit code."""
+    executor = LocalExecutor(sweep.plan.workers)
     scheduler = Scheduler(
         sweep,
-        Grid(),
+        strategy,
         executor,
-        prepare=partial(_run_of, sweep, hydra),
+        prepare=prepare,
         progress=progress,
         followups=Followups(sweep, sweep.parent),
+        decide=presenter.update,
     )
     hangup = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
     ask = partial(_ask, scheduler, sweep.console)
@@ -143,7 +191,7 @@ def _carry_out(sweep: Sweep, hydra: Mapping[str, Any], on_change: Callable[[Stat
                 scheduler.work()
         finally:
             executor.close()
-        return finalize.finish(sweep, asked=scheduler.asked)
+        return finalize.finish(sweep, presenter, asked=scheduler.asked)
 
 
 def _run_of(sweep: Sweep, hydra: Mapping[str, Any], status: Status, step: Step) -> Run:

@@ -14,29 +14,39 @@ from hydra.core.override_parser.types import Override
 
 from experiments.config import Composition, RunConfig, config_key, run_key
 from experiments.errors import InputError
+from experiments.ingredients.splits import Split
 from experiments.results import environment, own_code
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.executors.cores import share_cores
-from experiments.sweeps.jobs import Job, Plan, name_jobs
+from experiments.sweeps.jobs import Job, Plan, ValidationImages, name_jobs
 
 log = logging.getLogger(__name__)
 
 
-def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
+def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Mapping[str, str] | None = None) -> Plan:
     """Composes, validates and keys every job.
+
+    Args:
+        overrides: of each job.
+        composer: of the sweep.
+        ranges: of a search, by key: its plan may grow, so they stand for its jobs in the key.
 
     Raises:
         InputError: a mistake in any job (all mistakes of all jobs, each named), two jobs alike, or nothing to do.
     """
     if not overrides:
         raise InputError("the sweep is empty: give at least one value, as in optimizer=sgd,adam")
-    varied = _varied([[composer.parse(text) for text in job] for job in overrides])
-    mistakes, composed, data = _Mistakes(varied), [], _Data()
+    given = [{override.key_or_group: _value(override) for override in map(composer.parse, job)} for job in overrides]
+    short = _short_names(given)
+    varied = [{name: job[key] for key, name in short.items() if key in job} for job in given]
+    mistakes, composed = _Mistakes(varied), []
     for number, given in enumerate(overrides):
         with mistakes.of(number):
             composed.append(composer.compose(given))
     mistakes.tell()
+    _require_same_sweep_settings(composed)
     jobs: list[Job] = []
+    data = _Data(decides=composed[0].sweep.until == "decided" or ranges is not None)
     for number, (config, _) in enumerate(composed):
         with mistakes.of(number):
             resolved, digest = data.resolve(config)
@@ -44,11 +54,12 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
             jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
-    _require_same_sweep_settings(composed)
     own = {digest for job in jobs if (digest := own_code.digest_of(job.config.model_dump()))}
-    identity = [[job.run_key for job in jobs], environment.sources_digest(), environment.versions(), *sorted(own)]
+    what = [job.run_key for job in jobs] if ranges is None else [jobs[0].run_key, list(ranges.items())]
+    identity = [what, environment.sources_digest(), environment.versions(), *sorted(own)]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes))
+    named = {short.get(key, key): text for key, text in (ranges or {}).items()}
+    return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation, named))
 
 
 class _Mistakes:
@@ -77,13 +88,12 @@ class _Mistakes:
             raise InputError(*(f"{name_jobs(jobs, self._varied)}: {text}" for text, jobs in self._jobs.items()))
 
 
-def _varied(jobs: Sequence[Sequence[Override]]) -> list[dict[str, Any]]:
-    """What differs between the jobs, by the shortest names that are not ambiguous."""
-    given = [{override.key_or_group: _value(override) for override in job} for job in jobs]
-    keys = [key for key in given[0] if len({json.dumps(job.get(key)) for job in given}) > 1]
+def _short_names(given: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The keys of what differs between the jobs, with the shortest names that are not ambiguous."""
+    all_keys = dict.fromkeys(key for job in given for key in job)  # in a search some jobs have more than others
+    keys = [key for key in all_keys if len({json.dumps(job.get(key)) for job in given}) > 1]
     last = Counter(key.rpartition(".")[2] for key in keys)
-    short = {key: key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys}
-    return [{short[key]: job.get(key) for key in keys} for job in given]
+    return {key: key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys}
 
 
 def _value(override: Override) -> bool | int | float | str | None:
@@ -92,10 +102,12 @@ def _value(override: Override) -> bool | int | float | str | None:
 
 
 class _Data:
-    """Digests and shapes of the data sets of a sweep, each read once."""
+    """Digests and shapes of the data sets of a sweep, each read once; of a race their validation images too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, decides: bool) -> None:
+        self._decides = decides
         self.shapes: dict[str, tuple[int, int, int, int]] = {}
+        self.validation: dict[str, ValidationImages] = {}
         self._seen: dict[str, tuple[Any, str, int] | InputError] = {}
 
     def resolve(self, config: RunConfig) -> tuple[RunConfig, str]:
@@ -125,7 +137,17 @@ class _Data:
         for note in data.notes:
             log.info("%s", note)
         self.shapes[dataset.model_dump_json()] = (*data.image_shape, data.classes)
+        if self._decides:
+            self.validation[dataset.model_dump_json()] = _digest(data.validation)
         return dataset, data.digest, len(data.train.labels)
+
+
+def _digest(validation: Split) -> ValidationImages:
+    digest = hashlib.sha256(str(validation.images.shape).encode())
+    for images in validation.images:  # one after another: they may lie in a file
+        digest.update(images.tobytes())
+    digest.update(validation.labels.tobytes())
+    return ValidationImages(len(validation.labels), digest.hexdigest())
 
 
 def _refuse_what_is_alike(jobs: Sequence[Job]) -> None:

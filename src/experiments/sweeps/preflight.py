@@ -59,9 +59,10 @@ def _alike(todo: Sequence[Status]) -> list[list[Status]]:
     groups: dict[str, list[Status]] = {}
     for status in todo:
         config = status.job.config
-        network = config.model_dump_json(include={"model": True, "dataset": True, "regularization": {"dropout", "l2"}})
+        network = config.model_dump_json(include={"model": True, "dataset": True})
+        penalties = config.regularization.dropout > 0, config.regularization.l2 > 0  # how much changes no shape
         own = sorted(map(place_of, chosen(config.model_dump())))
-        groups.setdefault(f"{network} {own}", []).append(status)
+        groups.setdefault(f"{network} {penalties} {own}", []).append(status)
     return list(groups.values())
 
 

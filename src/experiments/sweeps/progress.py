@@ -107,7 +107,8 @@ class Progress:
 
     def seconds_left(self) -> float | None:
         """By the epochs of this sweep so far, every waiting job on the first free worker; None at the start."""
-        running = [status for status in self._statuses if status.state == JobState.RUNNING]
+        statuses = self._relevant()
+        running = [status for status in statuses if status.state == JobState.RUNNING]
         epochs = [status.row.seconds for status in running if status.row]
         done = [s.record for s in self._statuses if s.changed and s.state == JobState.DONE and s.record]
         epochs += [record.seconds / record.epochs_run for record in done if record.epochs_run]
@@ -116,10 +117,14 @@ class Progress:
         each = mean(epochs)
         ends = [_left(status, each) for status in running] + [0.0] * (self._plan.workers - len(running))
         heapq.heapify(ends)
-        for status in self._statuses:
+        for status in statuses:
             if status.state == JobState.WAITING:
                 heapq.heapreplace(ends, ends[0] + _left(status, each))
         return max(ends)
+
+    def _relevant(self) -> Sequence[Status]:
+        """The jobs whose end is waited for."""
+        return self._statuses
 
     def _render(self) -> Group:
         rows = self._most_telling()
@@ -167,7 +172,7 @@ def _row(status: Status) -> Row:
 
 def _widths(plan: Plan) -> dict[str, int]:
     """Of the widest value that a column can get: a table that changes its width would flicker."""
-    varied = {name: max(len(as_text(job.varied[name])) for job in plan.jobs) for name in plan.varied}
+    varied = {name: max(len(as_text(job.varied.get(name))) for job in plan.jobs) for name in plan.varied}
     epoch = max(2 * len(str(job.config.training.epochs)) + 1 for job in plan.jobs)
     return varied | {"epoch": epoch, "left": len("00:00"), "state": len("finishing")}
 

@@ -16,6 +16,7 @@ from experiments.results.states import RunState
 from experiments.sweeps.directory import Place, set_aside
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.status import JobState, Status
+from experiments.training.checkpoint import Checkpoints
 from experiments.upgrades import FormatError
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,19 @@ def _look_at(job: Job, place: Place, archive: Archive | None) -> Status:
     return Status(job, state, before, record=record if state == JobState.DONE else None, message=message)
 
 
+def read_rows(statuses: Sequence[Status], place: Place) -> None:
+    """Notes the epochs that every job has finished, for a strategy that decides by them."""
+    for status in statuses:
+        directory = place.directory_of(status.job)
+        with suppress(InputError, OSError):
+            if status.record:
+                status.rows = status.record.rows
+            elif status.state in RESULTS:
+                status.rows = records.load(directory).rows
+            elif status.before not in (JobState.NEW, JobState.DAMAGED):
+                status.rows = Checkpoints(directory / files.CHECKPOINT).rows()
+
+
 def _own(job: Job, place: Place) -> tuple[JobState, Record | None, str]:
     directory = place.directory_of(job)
     if place.is_new or not directory.is_dir() or records.is_unused(directory):
@@ -151,3 +165,12 @@ def link(status: Status, place: Place) -> None:
     elif directory.exists():
         set_aside(directory, place)  # a part of the same run, which has finished elsewhere
     directory.symlink_to(os.path.relpath(status.record.directory, directory.parent))
+
+
+def take(status: Status, place: Place) -> None:
+    """Makes a run that has just finished, here or elsewhere, part of the sweep; one that is gone has failed."""
+    try:
+        status.record = status.record or records.load(place.directory_of(status.job))
+        link(status, place)
+    except (InputError, OSError) as error:  # somebody has deleted or damaged it
+        status.state, status.message = JobState.FAILED, str(error)

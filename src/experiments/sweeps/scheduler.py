@@ -8,18 +8,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from experiments.errors import InputError
-from experiments.results import records
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Handle, Run
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.progress import Progress
-from experiments.sweeps.reuse import link
+from experiments.sweeps.reuse import take
 from experiments.sweeps.status import JobState, Status
-from experiments.sweeps.strategy import Seen, Step, Strategy
+from experiments.sweeps.strategy import Step, Strategy, seen_of
 from experiments.sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -39,11 +39,18 @@ STATES = {
 
 @dataclass
 class _InFlight:
-    """A run that was submitted; `killed` is why the scheduler ended it, if it did."""
+    """A run that was submitted.
+
+    Attributes:
+        submitted: by the monotonic clock.
+        killed: why the scheduler ended it, if it did.
+        dropped: whether the strategy does not want it any more.
+    """
 
     status: Status
-    submitted: float  # by the monotonic clock
+    submitted: float
     killed: str = ""
+    dropped: bool = False
 
 
 class Scheduler:
@@ -56,6 +63,7 @@ class Scheduler:
         prepare: makes what a worker needs to know of a step.
         progress: is told of every change of state.
         followups: what is done beside the jobs.
+        decide: is called when a job has ended: it writes and tells what follows from that.
     """
 
     def __init__(
@@ -67,21 +75,23 @@ class Scheduler:
         prepare: Callable[[Status, Step], Run],
         progress: Progress,
         followups: Followups,
+        decide: Callable[[], None] = lambda: None,
     ) -> None:
         self._sweep, self._strategy, self._executor = sweep, strategy, executor
-        self._prepare, self._progress, self._followups = prepare, progress, followups
+        self._prepare, self._progress, self._followups, self._decide = prepare, progress, followups, decide
         self.asked = 0  # how often the user asked to stop
         self._reason = ""  # why it stops by itself
         self._told = 0  # how often the running jobs were told to stop
         self._in_flight: dict[Handle, _InFlight] = {}
         self._endings: list[Status] = []
         self._not_before: dict[int, float] = {}
-        self._seen = [_seen(status) for status in sweep.statuses]
+        self._seen = [seen_of(status) for status in sweep.statuses]
 
     def work(self) -> None:
         """Runs until the strategy asks for nothing more, or until it is told to stop."""
         while self._fill_slots() or self._in_flight:
             self._take_in(TICK_SECONDS)
+            self._pause_what_is_dropped()
             self._end_what_takes_too_long()
             self._pass_the_stop_on()
         self._followups.close()
@@ -135,6 +145,8 @@ class Scheduler:
         archive.reread()
         status.record = archive.find(status.job)
         if status.record:
+            with suppress(InputError):  # without a history its metrics are all that is known
+                status.rows = status.record.rows
             self._end(status, Ended(Ending.FINISHED))
         return status.record is not None
 
@@ -148,7 +160,7 @@ class Scheduler:
 
     def _change(self, status: Status, state: JobState) -> None:
         status.state = state
-        self._seen[status.job.number] = _seen(status)
+        self._seen[status.job.number] = seen_of(status)
 
     def _take_in(self, timeout_seconds: float) -> None:
         for handle, event in self._executor.events(timeout_seconds):
@@ -160,7 +172,7 @@ class Scheduler:
         status = flight.status
         if isinstance(event, EpochDone):
             status.rows.append(event.row)
-            self._seen[status.job.number] = _seen(status)
+            self._seen[status.job.number] = seen_of(status)
             return
         del self._in_flight[handle]
         if event.state == Ending.BUSY:  # and what it printed is not for the log of the run that goes on elsewhere
@@ -168,7 +180,11 @@ class Scheduler:
             self._put_off(status)
             return
         failures.gather_output(status.job, self._sweep.place)
-        self._end(status, self._really(status, event._replace(message=flight.killed or event.message)))
+        ended = self._really(status, event._replace(message=flight.killed or event.message))
+        if flight.dropped and ended.state == Ending.INTERRUPTED and self._told < 2:
+            failures.note_pause(status, self._sweep.place)
+            ended = Ended(Ending.PAUSED)
+        self._end(status, ended)
 
     def _really(self, status: Status, ended: Ended) -> Ended:
         """How a run ended, also where its process was gone before it could say so."""
@@ -182,31 +198,24 @@ class Scheduler:
         place, status.message = self._sweep.place, ended.message
         status.state = STATES[Ending(ended.state)]
         if status.state == JobState.DONE:
-            self._take(status)
+            take(status, place)
         elif status.state == JobState.FAILED:
             failures.record(status, place, self._sweep.parent)
         self._change(status, status.state)
         self._endings.append(status)
         self._progress.changed(status)
+        try:
+            self._decide()
+        except InputError as error:  # what was decided before does not hold: nothing that rests on it is run
+            self._stop_because(str(error))
         self._give_up_early()
-        more = bool(self._in_flight) or any(other.state == JobState.WAITING for other in self._sweep.statuses)
+        more = bool(self._in_flight) or bool(self._strategy.look(self._seen))
         self._followups.job_ended(status, more_to_come=more)
 
-    def _take(self, status: Status) -> None:
-        place = self._sweep.place
-        try:
-            status.record = status.record or records.load(place.directory_of(status.job))
-            link(status, place)
-        except (InputError, OSError) as error:  # somebody has deleted or damaged it
-            status.state, status.message = JobState.FAILED, str(error)
-
     def _give_up_early(self) -> None:
-        failed = [status for status in self._endings if status.state == JobState.FAILED]
-        if failed and self._sweep.plan.execution.fail_fast:
+        if self._sweep.plan.execution.fail_fast and any(s.state == JobState.FAILED for s in self._endings):
             self._stop_because("sweep.fail_fast=true")
-        place = self._sweep.place
-        messages = {status.message.replace(str(place.directory_of(status.job)), "") for status in failed}
-        if len(self._endings) == len(failed) == ALIKE and len(messages) == 1:
+        if len(self._endings) == ALIKE and failures.are_alike(self._endings, self._sweep.place):
             self._stop_because(f"the first {ALIKE} jobs all failed with the same error")
 
     def _end_what_takes_too_long(self) -> None:
@@ -217,6 +226,13 @@ class Scheduler:
             if time.monotonic() - flight.submitted >= limit * 60 and not flight.killed:
                 flight.killed = f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}"
                 self._executor.kill(handle)
+
+    def _pause_what_is_dropped(self) -> None:
+        dropped = set(self._strategy.dropped(self._seen)) if self._in_flight else set()
+        for handle, flight in self._in_flight.items():
+            if flight.status.job.number in dropped and not flight.dropped:
+                flight.dropped = True
+                self._executor.stop(handle, now=False)
 
     def _stop_because(self, reason: str) -> None:
         if not self._stopping():
@@ -242,7 +258,3 @@ class Scheduler:
         deadline = time.monotonic() + seconds
         while self._in_flight and time.monotonic() < deadline:
             self._take_in(TICK_SECONDS)
-
-
-def _seen(status: Status) -> Seen:
-    return Seen(status.state, tuple(status.rows), status.record.metrics if status.record else {})

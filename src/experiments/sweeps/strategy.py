@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from experiments.results.files import EpochRow
-from experiments.sweeps.status import JobState
+from experiments.sweeps.status import JobState, Status
 
 
 class Seen(NamedTuple):
@@ -48,3 +48,12 @@ class Strategy(Protocol):
                 scheduler takes the first one that is not.
         """
         ...
+
+    def dropped(self, seen: Sequence[Seen]) -> Sequence[int]:
+        """The running jobs that are not wanted any more: they pause at the end of their epoch."""
+        ...
+
+
+def seen_of(status: Status) -> Seen:
+    """What a strategy sees of a job."""
+    return Seen(status.state, tuple(status.rows), status.record.metrics if status.record else {})

@@ -16,3 +16,8 @@ class Grid:
     def look(self, seen: Sequence[Seen]) -> Sequence[Step]:
         """One step for each job that is left."""
         return [Step(number) for number, job in enumerate(seen) if job.state in LEFT]
+
+    def dropped(self, seen: Sequence[Seen]) -> Sequence[int]:
+        """None: all are wanted."""
+        del seen
+        return ()
