@@ -86,7 +86,7 @@ def _is_plain(name: str) -> bool:
 
 
 class Package(ImportlibResourcesConfigSource):  # type: ignore[misc]
-    """Hydra's reader of configs in Python packages, for Hydra's own and its plugins': to look into one is to run it."""
+    """Config source `pkg://`, for Hydra and its plugins only: reading a package imports it, which runs code."""
 
     def __init__(self, provider: str, path: str) -> None:
         super().__init__(provider, path)

@@ -15,7 +15,7 @@ WIDE = 250  # columns where nobody looks at a screen: nothing is cut off
 
 
 class Screen(Console):
-    """A console on which a text is a text: it commands no terminal, and a screen that is gone is no error."""
+    """A rich console that replaces control characters and ignores a closed standard output."""
 
     def __init__(self, **options: Any) -> None:
         # Not by FORCE_COLOR and its like: a live table in a file is noise.

@@ -151,15 +151,15 @@ def _reopen(
         files.require_kinds(directory)
         for name, text in texts.items():
             files.write_atomically(directory / name, text)
-        _note_other_circumstances(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
+        _note_changes(record, [cause for cause in causes if cause.likely and cause.kind != "resumed"])
     except OSError as error:
         raise InputError(f"{error.filename2 or error.filename}: cannot be written ({error.strerror})") from None
     record.write(state=RunState.RUNNING, process=Process.current(), lease=lease_number, error=None, finished_at=None)
     return record
 
 
-def _note_other_circumstances(record: Record, causes: Sequence[Cause]) -> None:
-    """A run that goes on elsewhere is not the run that it would have been: it says so, and is never reused."""
+def _note_changes(record: Record, causes: Sequence[Cause]) -> None:
+    """Records changes of code, data or packages at a resume, and marks the run as not reusable."""
     earlier = changes_before(record.environment)
     new = [cause.text for cause in causes if cause.text not in earlier]
     if not new:

@@ -50,7 +50,7 @@ class Lease:
         self._released = threading.Event()
 
     def begin(self) -> None:
-        """Shuts earlier owners out, and renews it from now on in a thread of its own.
+        """Fences earlier owners off and starts the thread that renews the lease.
 
         Raises:
             FileExistsError: another process has taken it over already.
@@ -88,7 +88,7 @@ class Lease:
                 end_process(LOST)
 
     def is_lost(self) -> bool:
-        """Whether the folder is there and says that somebody else owns it, or nobody."""
+        """Whether the folder exists and another process, or none, owns it."""
         try:
             holder, _ = read(self.path)
         except FileNotFoundError:
@@ -99,7 +99,7 @@ class Lease:
         return lost or max(numbers(self.path.parent, self.name), default=0) > self.number
 
     def release(self) -> None:
-        """Gives it up, and leaves nothing of it."""
+        """Gives the lease up and removes its files."""
         with self._lock:
             if not self.is_mine():
                 return

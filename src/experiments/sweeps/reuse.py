@@ -65,7 +65,7 @@ class Archive:
         return next((self._finished[key] for key in keys if key in self._finished), None)
 
     def reread(self) -> None:
-        """Looks again, at what was written since: another sweep may have finished a job meanwhile."""
+        """Reads what was written since the last look: another sweep may have finished a job meanwhile."""
         self._seen = {directory: self._read(directory) for directory in lookup.run_directories(self._home)}
         self._finished = {record.run_key: record for _, record in self._seen.values() if record}
 

@@ -180,14 +180,14 @@ class Scheduler:
             self._put_off(status)
             return
         failures.gather_output(status.job, self._sweep.place)
-        ended = self._really(status, event._replace(message=flight.killed or event.message))
+        ended = self._ending_of(status, event._replace(message=flight.killed or event.message))
         if flight.dropped and ended.state == Ending.INTERRUPTED and self._told < 2:
             failures.note_pause(status, self._sweep.place)
             ended = Ended(Ending.PAUSED)
         self._end(status, ended)
 
-    def _really(self, status: Status, ended: Ended) -> Ended:
-        """How a run ended, also where its process was gone before it could say so."""
+    def _ending_of(self, status: Status, ended: Ended) -> Ended:
+        """The ending of a run; one whose process died before it could report is judged by its record."""
         if ended.state in (Ending.KILLED, Ending.INTERRUPTED) and failures.has_finished(status, self._sweep.place):
             return Ended(Ending.FINISHED)  # its end was not needed any more
         if ended.state == Ending.KILLED and self._told > 1:

@@ -194,7 +194,7 @@ class Batches:
         return (labels,) if self._weights is None else (labels, tf.gather(self._weights, chosen))
 
     def _look(self, epoch: int) -> Callable[[Any], Any]:
-        """What gives images by their numbers as they are in an epoch, before they are mixed."""
+        """A function from indices to the images of an epoch, augmented and not yet mixed."""
         wanted = self.augmentation
         changes: list[tuple[Callable[[Any, Any], Any], Any]] = []
         if wanted.deforms or wanted.frames:
@@ -239,7 +239,7 @@ def _weigh(one: Any, other: Any, shares: Any) -> Any:
 
 
 def _gatherer(images: NDArray[np.uint8]) -> Callable[[Any], Any]:
-    """What takes images by their numbers: from a tensor, or, where that would be a large copy, from where they lie.
+    """A function from indices to images: out of a tensor, or out of the memory map where a tensor would be a large copy.
 
     Images in a memory-mapped file are then never in this process's own memory, but in the pages that all share.
     """
