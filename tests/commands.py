@@ -26,8 +26,8 @@ VARIABLES = dict(os.environ)
 SERVER_VARIABLES = VARIABLES | runtime.variables_of_import() | {"MLFLOW_DISABLE_TELEMETRY": "true"}
 # What is read later. A command for which another variable is changed is not forked but started.
 READ_LATER = {
-    "EXPERIMENTS_HOME", "EXPERIMENTS_DATA", "MLFLOW_TRACKING_URI", "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "TERM",
-    "COLUMNS", "LINES", "PYTEST_CURRENT_TEST",
+    "EXPERIMENTS_HOME", "EXPERIMENTS_DATA", "EXPERIMENTS_LEASE_SECONDS", "MLFLOW_TRACKING_URI",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "TERM", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST",
 }  # fmt: skip
 # Set by libraries while TensorFlow is imported and by this package for MLflow: in this process and in a command alike.
 SET_BY_ITSELF = {

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import pytest
 
+import commands
 from conftest import environment, started, write_record
 from experiments.config import RunConfig, load_config
 from experiments.errors import BusyError, InputError, StoppedError
@@ -36,6 +37,18 @@ from test_lease_file import write_lease
 
 PATIENCE_SECONDS = 60.0
 HOST = ("unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child")  # a host of its own, on the same disk
+# The same from inside of a process that was forked: namespaces for mounts, the host's name and processes.
+ON_HOST = """
+import ctypes, os, signal, socket
+system = ctypes.CDLL(None, use_errno=True)
+assert system.unshare(0x20000 | 0x4000000 | 0x20000000) == 0, os.strerror(ctypes.get_errno())
+if child := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255)
+system.prctl(1, signal.SIGKILL)
+socket.sethostname("{host}")
+system.mount(b"none", b"/", None, 0x4000 | 0x40000, None)
+assert system.mount(b"proc", b"/proc", b"proc", 0, None) == 0, os.strerror(ctypes.get_errno())
+"""
 
 
 def names_in(folder: Path) -> list[str]:
@@ -50,17 +63,19 @@ def wait_until(ready: Callable[[], Any]) -> Any:
     return found
 
 
+IMPORTS = (
+    "import os, signal, sys, time\nfrom pathlib import Path\n"
+    "from experiments.errors import BusyError\nfrom experiments.results import files, lease\n"
+)
+
+
 @contextlib.contextmanager
 def script(
     code: str, *arguments: object, prefix: tuple[str, ...] = (), **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
     """A process that runs `code`, in which the names that most scripts need are there."""
-    imports = (
-        "import os, signal, sys, time\nfrom pathlib import Path\n"
-        "from experiments.errors import BusyError\nfrom experiments.results import files, lease\n"
-    )
     with subprocess.Popen(
-        [*prefix, sys.executable, "-c", imports + code, *map(str, arguments)],
+        [*prefix, sys.executable, "-c", IMPORTS + code, *map(str, arguments)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=environment(Path.cwd(), **variables),
     ) as process:  # fmt: skip
@@ -70,16 +85,33 @@ def script(
             process.kill()
 
 
-def line_of(process: subprocess.Popen[str]) -> str:
+@contextlib.contextmanager
+def training(code: str, *arguments: object, host: str | None = None, **variables: str) -> Iterator[commands.Process]:
+    """The same for code that needs TensorFlow; on a host of its own where that is wanted."""
+    code = (ON_HOST.format(host=host) if host else "") + IMPORTS + code
+    given = {"env": environment(Path.cwd(), **variables), "stdout": subprocess.PIPE}
+    with commands.start(["-c", code, *map(str, arguments)], **given) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def line_of(process: commands.Process) -> str:
     assert process.stdout
     return process.stdout.readline().strip()
 
 
-def on_host(name: str) -> tuple[str, ...]:
-    """The beginning of a command that runs on a host of that name; processes here and there cannot see each other."""
+def require_hosts() -> None:
+    """Skips a test where a process cannot have a host of its own."""
     allowed = subprocess.run([*HOST, "true"], capture_output=True, text=True)
     if allowed.returncode:
         pytest.skip(f"NOT TESTED, two hosts on one disk: {' '.join(HOST)} is not permitted here ({allowed.stderr})")
+
+
+def on_host(name: str) -> tuple[str, ...]:
+    """The beginning of a command that runs on a host of that name; processes here and there cannot see each other."""
+    require_hosts()
     return (*HOST, "sh", "-c", f'hostname {name} && exec "$@"', "sh")
 
 
@@ -621,7 +653,7 @@ def test_frozen_run_that_wakes_up_does_not_touch_what_its_successor_has_finished
 
     undisturbed = run_experiment(config, tmp_path / "undisturbed")
     homes = tmp_path / "frozen"
-    with script(FROZEN_RUNS, undisturbed.directory / files.CONFIG, homes, EXPERIMENTS_LEASE_SECONDS="1") as owners:
+    with training(FROZEN_RUNS, undisturbed.directory / files.CONFIG, homes, EXPERIMENTS_LEASE_SECONDS="1") as owners:
         pids = [int(pid) for pid in line_of(owners).split()]
         wait_until(lambda: all(psutil.Process(pid).status() == psutil.STATUS_STOPPED for pid in pids))
         assert len(list(homes.iterdir())) == len(pids) == 3
@@ -675,7 +707,8 @@ def tell(row):
 run_experiment(load_config(Path(sys.argv[1])), Path(sys.argv[2]), on_epoch=tell)
 """
     source, run = undisturbed.directory / files.CONFIG, home / "run"
-    with script(code, source, run, prefix=on_host("nodea"), EXPERIMENTS_LEASE_SECONDS="3") as first:
+    require_hosts()
+    with training(code, source, run, host="nodea", EXPERIMENTS_LEASE_SECONDS="3") as first:
         wait_until(lambda: (run / files.RECORD).exists() and records.load(run).epochs_run == 2)
         assert records.load(run).state == "running"
         with started(home, f"resume={run}") as refused:
@@ -687,11 +720,10 @@ run_experiment(load_config(Path(sys.argv[1])), Path(sys.argv[2]), on_epoch=tell)
     assert look(run)
     wait_until(lambda: records.load(run).state == "interrupted")
     code = "from experiments.run import main; sys.argv[0] = 'run'; main()"
-    with script(code, f"resume={run}", prefix=on_host("nodeb")) as second:
+    with training(code, f"resume={run}", host="nodeb") as second:
         with contextlib.suppress(InputError):  # the other one is at it
             go_on(run)
-        second.communicate(timeout=PATIENCE_SECONDS * 2)
-        assert second.returncode in (0, 2)
+        assert second.wait(PATIENCE_SECONDS * 2) in (0, 2)
     record = records.load(run)
     assert (record.state, record.lease) == ("finished", 2)
     assert record.weights_digest == undisturbed.weights_digest

@@ -239,7 +239,7 @@ def _weigh(one: Any, other: Any, shares: Any) -> Any:
 
 
 def _gatherer(images: NDArray[np.uint8]) -> Callable[[Any], Any]:
-    """A function from indices to images: out of a tensor, or out of the memory map where a tensor would be a large copy.
+    """A function from indices to images: of a tensor, or of the memory map where a tensor would be a large copy.
 
     Images in a memory-mapped file are then never in this process's own memory, but in the pages that all share.
     """
