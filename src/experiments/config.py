@@ -50,7 +50,7 @@ class RunConfig(Option):
     seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
 
     def identity(self) -> dict[str, Any]:
-        """What can change the result: not threads, tracking, figures, what is told beside, the place of data, nor a seal.
+        """What can change the result: not threads, tracking, figures, what is told beside, where data lie, nor a seal.
 
         Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true. A
         regularization's name is only the label of a preset: what stands here follows from the values.
