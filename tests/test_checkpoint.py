@@ -159,7 +159,7 @@ def open_a_pipe(directory: Path) -> None:
 
 
 def grow_beyond_the_memory(directory: Path) -> None:
-    os.truncate(directory / "epoch-00003.npz", 10**14)
+    os.truncate(directory / "epoch-00003.npz", 10**12)
 
 
 def lose_what_decides(directory: Path) -> None:

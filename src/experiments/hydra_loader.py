@@ -214,7 +214,7 @@ def _changed(hydra: DictConfig) -> Iterator[tuple[str, Any]]:
     found = dict(_leaves(hydra))
     for key in {**expected, **found}:
         before, now = expected.get(key), found.get(key)
-        if not key.startswith(USED) and before not in (now, MISSING) and (before or now is not None):
+        if not key.startswith(USED) and before not in (now, MISSING) and (before or now not in (None, False)):
             yield key, now
 
 
