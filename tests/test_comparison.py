@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -846,6 +847,13 @@ def test_folds_are_repetitions_and_their_seeds_are_averaged(home: Path):
 
 
 # --- the command
+
+
+@pytest.mark.parametrize(("form", "lines"), [("latex", 9), ("json", 50)])
+def test_forms_for_programs_keep_their_lines(form: str, lines: int, three: Comparison, home: Path, capsys: Any):
+    assert show_command([], home / "report", form) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= lines
+    assert not (home / "report").exists()
 
 
 def command(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

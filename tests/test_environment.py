@@ -119,6 +119,7 @@ def test_all_that_numbers_are_made_with_takes_part() -> None:
         "recording.py": "writes down what was computed",
         "results/files.py": "the same",
         "results/records.py": "the same",
+        "results/looks.py": "counts who looked",
         "results/lease_file.py": "tells which process owns a run",
         "results/states.py": "names",
         "results/environment.py": "tells what is there",

@@ -64,7 +64,8 @@ def show(names: Sequence[str], output: Path | None, form: str = "short") -> int:
     runs = exports.find_runs(names, home)
     comparison = compare(runs)
     if form in ("json", "latex"):
-        say(exports.json_text(comparison) if form == "json" else exports.latex(comparison))
+        text = exports.json_text(comparison) if form == "json" else exports.latex(comparison)
+        say(*text.splitlines())
         return 0
     try:  # first, and then told: whoever reads may be gone before the end
         paths = report.write(comparison, (output or _place(runs, home)).resolve())

@@ -209,8 +209,8 @@ def _numbers(pair: Pair, adjusted: str) -> str:
 def _scope(comparison: Comparison) -> str:
     if comparison.sealed:
         return (
-            "The test set is sealed: whether a difference is beyond chance is not told before "
-            f"python -m experiments.unseal {title(comparison) or 'RUN|SWEEP'} has looked at the test images, once."
+            "The test set is sealed, so no difference is judged. For one look at it, when nothing is left to choose: "
+            f"python -m experiments.unseal {title(comparison) or 'RUN|SWEEP'}"
         )
     if not comparison.pairs:
         return ""

@@ -43,6 +43,7 @@ from experiments.upgrades import FORMAT, bring_up, newest, require_known
 
 # For how long a `running` run of another host that has no lease, as older ones have none, is believed to go on.
 UNTOUCHED_SECONDS = 24 * 3600.0
+OF_TEST = ("test_probabilities", "test_labels")  # what all predictions hold but those of a sealed run
 # What of a record becomes a part of a path, a command or a query. A record may come from somebody else.
 Word = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
 RunName = Annotated[str, Field(pattern=r"^[^/\\.\x00-\x1f][^/\\\x00-\x1f]*(/[0-9]+)?$", max_length=200)]
@@ -194,6 +195,8 @@ class Record(BaseModel):
         try:
             with _naming(path):
                 require_known("predictions", int(arrays.pop(FORMAT, np.array(1))))
+            if missing := sorted({*OF_TEST} - arrays.keys()) if not self.sealed else []:
+                raise ValueError(f"without {missing[0]}")
             return Predictions(**{f.name: arrays[f.name] for f in fields(Predictions) if f.name in arrays})
         except (ValueError, TypeError) as error:
             raise InputError(f"{path}: cannot be read as predictions ({type(error).__name__}: {error})") from None
