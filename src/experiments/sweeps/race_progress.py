@@ -17,6 +17,13 @@ from experiments.sweeps.strategies.race import Race, Standing
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.tables import Row, draw
 
+# Of columns, characters: a table that changes its width would flicker.
+WIDTHS = {
+    "validation": len("99.21% ± 0.05"),
+    "behind the leader": len("0.02 (-0.08 to 0.12)"),
+    "state": len("seed 10: epoch 5/8"),
+}
+
 
 class RaceProgress(Progress):
     """The progress of a race.
@@ -44,7 +51,7 @@ class RaceProgress(Progress):
     def _render(self) -> Group:
         rows, room = self._rows(), max(self._console.height - ROWS_BESIDE_JOBS, 3)
         hidden = [Text(f"… {len(rows) - room} more", style="dim")] if len(rows) > room else []
-        return Group(draw(rows[:room], self._console), *hidden, self._bar())
+        return Group(draw(rows[:room], self._console, WIDTHS), *hidden, self._bar())
 
     def _bar(self) -> Table:
         standing = self._stand()
