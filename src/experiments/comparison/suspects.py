@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.comparison.comparison import Comparison
-from experiments.comparison.configurations import read_predictions
+from experiments.comparison.scores import read_predictions
 from experiments.errors import InputError
 from experiments.results.records import Predictions, Record
 

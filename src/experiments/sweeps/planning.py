@@ -53,9 +53,9 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
             jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
-    own = {digest for job in jobs if (digest := own_code.digest_of(job.config.model_dump()))}
+    own = {own_code.digest_of(job.config.model_dump()) for job in jobs} - {None}
     what = [job.run_key for job in jobs] if ranges is None else [jobs[0].run_key, list(ranges.items())]
-    identity = [what, environment.sources_digest(), environment.versions(), *sorted(own)]
+    identity = [what, environment.sources_digest(), environment.versions(), *sorted(map(str, own))]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     short = _short_names(_values(parsed))
     named = {short.get(key, key): text for key, text in (ranges or {}).items()}
