@@ -134,11 +134,9 @@ def find(records: Iterable[Record]) -> Found | None:
 
 def _sets_of(record: Record, predictions: Predictions) -> Iterator[tuple[str, _Judged, NDArray[np.float32]]]:
     tests, digests = predictions.test_labels, predictions.test_image_digests
-    yield (
-        _key("test", tests, digests.tobytes() or record.dataset.digest.encode()),
-        _judged("test", tests, digests),
-        predictions.test_probabilities,
-    )
+    if len(tests):  # none where they are sealed
+        key = _key("test", tests, digests.tobytes() or record.dataset.digest.encode())
+        yield key, _judged("test", tests, digests), predictions.test_probabilities
     labels = predictions.validation_labels
     if len(labels):
         dataset = record.config.get("dataset", {})
