@@ -85,7 +85,9 @@ def test_final_metrics_of_training_are_apart_from_its_curve(tmp_path: Path) -> N
 
 
 def test_numbers_are_rounded_to_what_a_float32_knows(tmp_path: Path) -> None:
-    record = write_record(tmp_path / "run", metrics={"test/accuracy": 0.9837000370025635}, parameters=12_345_678)
+    record = write_record(
+        tmp_path / "run", metrics={"test/accuracy": 0.9837000370025635}, parameters=12_345_678, state="finished"
+    )
     final = captions.final_metrics(record)
     assert final["test/accuracy"] == 0.9837
     assert final["parameters"] == 12_345_678

@@ -82,7 +82,6 @@ def test_figures_that_are_not_wanted_can_be_drawn_later(
 ) -> None:
     record = run_here(monkeypatch, wanted=False)
     assert not (record.directory / files.FIGURES).exists()
-    assert "figures" not in record.timings
 
     assert figures.redraw([record.name]) == 0
     assert f"{record.name}: 7 figures in " in capsys.readouterr().out

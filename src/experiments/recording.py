@@ -182,7 +182,7 @@ def _warn_of_changes(record: Record) -> None:
 
 @contextmanager
 def recording(
-    record: Record, config: RunConfig, *, when_finished: Callable[[], object] | None = None
+    record: Record, config: RunConfig, *, when_finished: Callable[[], object] = lambda: None
 ) -> Iterator[Mirror | None]:
     """Whatever happens inside ends in a state of the record, a line for the user, and the end of the MLflow run.
 
@@ -220,9 +220,8 @@ def recording(
         record.write(state=state, error=failure, finished_at=files.now(), seconds=seconds)
         if state == RunState.FINISHED:
             Checkpoints(record.directory / files.CHECKPOINT).remove()
-            if when_finished:
-                with timed(record, "figures"):
-                    when_finished()
+            with timed(record, "figures"):
+                when_finished()
             record.write()
         if mirror:
             with timed(record, "mirror"):

@@ -77,7 +77,7 @@ def run_experiment(
         if record.state == RunState.FINISHED:
             return record
         native.move_to(record.directory / files.LOG)
-        draw = partial(drawing.draw, record, of_data(data)) if config.figures else None
+        draw = partial(drawing.draw, record, of_data(data)) if config.figures else lambda: None
         with recording(record, config, when_finished=draw) as mirror:
             with timed(record, "train"):
                 rows = _train(trainer, data, record, mirror, on_epoch, until_epoch)
@@ -134,14 +134,7 @@ def _train(
     epochs, steps = trainer.config.training.epochs, trainer.batches.steps
     checkpoints = Checkpoints(record.directory / files.CHECKPOINT)
     call_back = callbacks.teller(trainer.config, record.directory)
-    loop.enter(trainer, max(1, len(checkpoints.rows())))
-    state = checkpoints.restore(trainer.model)
-    if state.rows or record.epochs_run:  # the files may be an epoch ahead of the checkpoint, or behind it
-        log.info("resumed after epoch %d", len(state.rows))
-        _write_progress(record, state.rows)
-    if mirror:
-        for row in state.rows:  # what was mirrored before is not doubled, what was lost is made up for
-            mirror.log_epoch(row)
+    state = _restore(trainer, checkpoints, record, mirror)
 
     def on_epoch(state: State) -> None:
         row = state.rows[-1]
@@ -166,6 +159,21 @@ def _train(
             stop_requested=stop_requested,
             until_epoch=until_epoch,
         )
+
+
+def _restore(trainer: Trainer, checkpoints: Checkpoints, record: Record, mirror: Mirror | None) -> State:
+    """The state of the newest checkpoint, in the model, the run's files and the mirror alike."""
+    from experiments.training import loop
+
+    loop.enter(trainer, max(1, len(checkpoints.rows())))
+    state = checkpoints.restore(trainer.model)
+    if state.rows or record.epochs_run:  # the files may be an epoch ahead of the checkpoint, or behind it
+        log.info("resumed after epoch %d", len(state.rows))
+        _write_progress(record, state.rows)
+    if mirror:
+        for row in state.rows:  # what was mirrored before is not doubled, what was lost is made up for
+            mirror.log_epoch(row)
+    return state
 
 
 def _write_progress(record: Record, rows: list[EpochRow]) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
+
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.comparisons import LEVEL
+from experiments.comparison.effects import Effect
 from experiments.comparison.formats import count, names, p_text, percent, percent_interval, points, signed
 from experiments.comparison.pairs import Pair
 from experiments.comparison.planning import needed
+from experiments.comparison.settings import show
 
 MARGIN = 0.002  # accuracies that differ by less are equivalent for most uses
+MOST_CONTRASTS = 4  # in a sentence; the report's table has all
 CLOSE = 3  # configurations whose overfitting is named
 
 
@@ -174,3 +180,26 @@ def looks(comparison: Comparison) -> str:
             f"{last.commit[:12]}, after {count(last.before or 0, 'look')}."
         )
     return text + (f" {count(unreadable, 'line')} of the ledger cannot be read." if unreadable else "")
+
+
+def effects(comparison: Comparison) -> Iterator[tuple[str, str]]:
+    """What each option contributes: its name, and how its best setting compares with the others."""
+    for option, group in groupby(comparison.effects, key=lambda effect: effect.option):
+        members = list(group)
+        best, averaged = show(members[0].best), members[0].settings
+        gains = "; ".join(_effect(effect) for effect in members[:MOST_CONTRASTS])
+        more = f"; {len(members) - MOST_CONTRASTS} more in the report" * (len(members) > MOST_CONTRASTS)
+        setting = "setting" if averaged == 1 else "settings"
+        yield (
+            option,
+            f"{best}, the best by validation, averaged over the {averaged} {setting} tried here: {gains}{more}.",
+        )
+
+
+def _effect(effect: Effect) -> str:
+    if effect.p_value > LEVEL:
+        verdict = "not shown to differ from"
+    else:
+        verdict = "better than" if effect.difference.value > 0 else "worse than"
+    value = points(effect.difference.value, effect.interval)
+    return f"{verdict} {show(effect.other)} ({value}, {p_text(effect.p_value)})"

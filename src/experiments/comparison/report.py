@@ -21,6 +21,7 @@ from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.race_chart import race_chart
 from experiments.comparison.race_sentences import rounds_table
 from experiments.comparison.reliability_chart import reliability_chart
+from experiments.comparison.searches import SearchResult
 from experiments.comparison.sentences import headlines, sentences
 from experiments.comparison.settings import show
 from experiments.comparison.suspect_gallery import gallery
@@ -125,14 +126,8 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "shares": comparison.importance.shares() if comparison.importance else {},
         "matrix": _matrix(comparison),
         "fine": len(configurations[:MATRIX]) <= FINE_CELLS,
-        "race": comparison.race,
-        "race_chart": race_chart(comparison.race, _race_styles(comparison)) if comparison.race else "",
-        "race_names": _race_names(comparison),
-        "race_rounds": rounds_table(comparison.race) if comparison.race else [],
-        "search": comparison.search,
-        "search_course": search_chart.course_chart(comparison.search) if comparison.search else "",
-        "search_slices": search_chart.slices(comparison.search) if comparison.search else [],
-        "search_names": search_chart.legend(comparison.search) if comparison.search else [],
+        **_of_race(comparison),
+        **_of_search(comparison.search),
         "reliability": reliability_chart(comparison.calibration.bins) if comparison.calibration else "",
         "images": images,
         "unsealed": [look for look in comparison.ledger.looks if look.purpose == "unseal"][-MOST_LOOKS:]
@@ -141,6 +136,25 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "suspects": gallery(comparison, images),
         "galleries": _galleries(comparison, images),
         "most_missed": [_tile(mistake, images) for mistake in comparison.most_missed[: 2 * TILES]],
+    }
+
+
+def _of_race(comparison: Comparison) -> dict[str, Any]:
+    race = comparison.race
+    return {
+        "race": race,
+        "race_chart": race_chart(race, _race_styles(comparison)) if race else "",
+        "race_names": _race_names(comparison),
+        "race_rounds": rounds_table(race) if race else [],
+    }
+
+
+def _of_search(search: SearchResult | None) -> dict[str, Any]:
+    return {
+        "search": search,
+        "search_course": search_chart.course_chart(search) if search else "",
+        "search_slices": search_chart.slices(search) if search else [],
+        "search_names": search_chart.legend(search) if search else [],
     }
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import NamedTuple
 
 from experiments.comparison import race_sentences, search_sentences
 from experiments.comparison.comparison import Comparison, title
-from experiments.comparison.comparisons import LEVEL
-from experiments.comparison.details import calibration, ensemble, importance, looks, overfitting, second, selection
-from experiments.comparison.effects import Effect
+from experiments.comparison.details import (
+    calibration,
+    effects,
+    ensemble,
+    importance,
+    looks,
+    overfitting,
+    second,
+    selection,
+)
 from experiments.comparison.formats import be, count, names, p_text, percent, percent_interval, points
 from experiments.comparison.pairs import Pair
-from experiments.comparison.settings import show
 
 FEW = 2  # names that a headline can hold
-MOST_CONTRASTS = 4  # in a sentence; the report's table has all
 
 
 class Sentence(NamedTuple):
@@ -35,7 +39,7 @@ def sentences(comparison: Comparison) -> list[Sentence]:
         Sentence("best", _best(comparison)),
         *_told("second", second(comparison)),
         *_told("field", _field(comparison)),
-        *_effects(comparison),
+        *(Sentence(f"effect of {option}", text) for option, text in effects(comparison)),
         *_told("importance", importance(comparison)),
         *_told("overfitting", overfitting(comparison)),
         *_told("calibration", calibration(comparison)),
@@ -84,8 +88,7 @@ def _of_race(comparison: Comparison, topic: str) -> Iterator[Sentence]:
     yield Sentence(topic, race_sentences.answer(race))
     winner = comparison.raced.get(race.last.leader) if race.last else None
     if winner:
-        place = comparison.configurations.index(winner)
-        interval = comparison.intervals[place]
+        interval = comparison.intervals[comparison.configurations.index(winner)]
         told = race_sentences.certificate(race, comparison.certificates, winner.mean("test/accuracy"), interval)
         yield from _told("certificate", told)
     yield Sentence("cost", f"Cost: {race_sentences.cost(race)}")
@@ -257,25 +260,3 @@ def _field(comparison: Comparison) -> str:
     parts += [f"{len(open_)} may be as good"] if open_ else []
     among = f"With 95% confidence the best is among: {names(able, 6)}."
     return f"Beside {comparison.best.label}, {', '.join(parts)}. {among}"
-
-
-def _effects(comparison: Comparison) -> Iterator[Sentence]:
-    for option, group in groupby(comparison.effects, key=lambda effect: effect.option):
-        members = list(group)
-        best, averaged = show(members[0].best), members[0].settings
-        gains = "; ".join(_effect(effect) for effect in members[:MOST_CONTRASTS])
-        more = f"; {len(members) - MOST_CONTRASTS} more in the report" * (len(members) > MOST_CONTRASTS)
-        setting = "setting" if averaged == 1 else "settings"
-        yield Sentence(
-            f"effect of {option}",
-            f"{best}, the best by validation, averaged over the {averaged} {setting} tried here: {gains}{more}.",
-        )
-
-
-def _effect(effect: Effect) -> str:
-    if effect.p_value > LEVEL:
-        verdict = "not shown to differ from"
-    else:
-        verdict = "better than" if effect.difference.value > 0 else "worse than"
-    value = points(effect.difference.value, effect.interval)
-    return f"{verdict} {show(effect.other)} ({value}, {p_text(effect.p_value)})"

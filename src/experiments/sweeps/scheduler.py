@@ -127,10 +127,10 @@ class Scheduler:
             self._stop_because(str(error))
 
     def _is_free(self, status: Status) -> bool:
-        if locks.is_held(self._sweep.lock_of(status.job)):
+        is_held = locks.is_held(self._sweep.lock_of(status.job))
+        if is_held:
             self._put_off(status)
-            return False
-        return True
+        return not is_held
 
     def _put_off(self, status: Status) -> None:
         if status.job.number not in self._not_before:
@@ -139,8 +139,7 @@ class Scheduler:
         self._change(status, JobState.WAITING)
 
     def _is_done_elsewhere(self, status: Status) -> bool:
-        archive = self._sweep.archive
-        if archive is None:
+        if (archive := self._sweep.archive) is None:
             return False
         archive.reread()
         status.record = archive.find(status.job)
@@ -219,9 +218,7 @@ class Scheduler:
             self._stop_because(f"the first {ALIKE} jobs all failed with the same error")
 
     def _end_what_takes_too_long(self) -> None:
-        limit = self._sweep.plan.execution.timeout_minutes
-        if limit is None:
-            return
+        limit = self._sweep.plan.execution.timeout_minutes or float("inf")
         for handle, flight in self._in_flight.items():
             if time.monotonic() - flight.submitted >= limit * 60 and not flight.killed:
                 flight.killed = f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}"
