@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.comparison.intervals import images_behind
-from experiments.comparison.settings import Settings, asked, label
+from experiments.comparison.settings import Settings, asked, label, part_of
 from experiments.comparison.spread import Sample, sample, sample_of_means
 from experiments.errors import InputError
 from experiments.results.evaluation import Interval, image_cross_entropy, predictions_digest
@@ -158,8 +158,8 @@ def _rank(configuration: Configuration) -> tuple[float, float, str]:
 
 
 def _configuration(members: list[Record], settings: Settings, rows: list[_Row]) -> Configuration:
-    config = members[0].config
-    name = label(settings) or f"{config['model']['name']} · {config['optimizer']['name']}"
+    chosen = [part_of(members[0].config, part).get("name", "–") for part in ("model", "optimizer")]
+    name = label(settings) or " · ".join(map(str, chosen))
     scores = Scores(rows[0].test_set, *map(np.stack, list(zip(*rows, strict=True))[1:])) if rows else None
     return Configuration(name if scores else f"{name} {UNTESTED}", settings, tuple(members), scores)
 

@@ -20,7 +20,7 @@ from experiments.comparison.pairs import Pair
 from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.reliability_chart import reliability_chart
 from experiments.comparison.sentences import headlines, sentences
-from experiments.comparison.settings import show
+from experiments.comparison.settings import part_of, show
 from experiments.comparison.table import runs_csv, table
 from experiments.results.files import write_atomically
 from experiments.results.records import Record
@@ -137,7 +137,7 @@ def _data(comparison: Comparison) -> str:
     """Names of the data sets; a folder or file of one's own goes by its own name."""
     found: dict[str, None] = {}
     for record in (record for c in comparison.configurations for record in c.records):
-        path = record.config.get("dataset", {}).get("path") if record.dataset.name == "files" else None
+        path = part_of(record.config, "dataset").get("path") if record.dataset.name == "files" else None
         found[Path(str(path)).name if path else record.dataset.name] = None
     return ", ".join(found)
 

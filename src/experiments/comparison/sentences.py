@@ -12,7 +12,7 @@ from experiments.comparison.details import calibration, ensemble, importance, ov
 from experiments.comparison.effects import Effect
 from experiments.comparison.formats import be, count, names, p_text, percent, percent_interval, points
 from experiments.comparison.pairs import Pair
-from experiments.comparison.settings import show
+from experiments.comparison.settings import part_of, show
 
 FEW = 2  # names that a headline can hold
 MOST_CONTRASTS = 4  # in a sentence; the report's table has all
@@ -176,8 +176,7 @@ def _scope(comparison: Comparison) -> str:
 
 
 def _has_splits(comparison: Comparison) -> bool:
-    dataset = comparison.best.records[0].config.get("dataset")
-    return isinstance(dataset, dict) and "split_seed" in dataset
+    return "split_seed" in part_of(comparison.best.records[0].config, "dataset")
 
 
 def _best(comparison: Comparison) -> str:
