@@ -6,13 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import yaml
 
 from conftest import epoch_row, write_record
+from experiments.comparison import report
+from experiments.comparison.comparison import compare
 from experiments.config import compose
 from experiments.errors import InputError
 from experiments.results import causes, files, records, tracking
+from experiments.results.records import DatasetSummary, Predictions
 from experiments.results.tracking import TrackingError
+from synthetic_runs import configured, probabilities_of, write_run
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -76,3 +82,14 @@ def test_read_only_run_is_not_mirrored(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(TrackingError, match=r"^run: not mirrored; its record cannot be written \(Permission denied\)$"):
         tracking.synchronise(record, compose("dataset=digits"), tmp_path)
     assert not (tmp_path / tracking.STORE).exists()
+
+
+@pytest.mark.parametrize("damage", [{"model": 3, "optimizer": None}, {"dataset": [], "training": "x"}])
+def test_run_is_compared_whose_config_lost_what_was_chosen(damage: dict[str, Any], tmp_path: Path) -> None:
+    labels, own = np.arange(20) % 10, DatasetSummary(name="files", digest="d" * 64, source="a test")
+    values = probabilities_of(labels, labels > 0, np.full(20, 0.9))
+    predictions = Predictions(values, labels, np.arange(20, dtype=np.uint64), values, labels)
+    record = write_run(tmp_path / "run", predictions, dataset=own)
+    (record.directory / files.CONFIG).write_text(yaml.safe_dump(configured() | damage))
+    report.write(compare([records.load(record.directory)]), tmp_path)
+    assert (tmp_path / "report.md").exists()

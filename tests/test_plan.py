@@ -24,7 +24,7 @@ from experiments.config import config_key, former_run_keys, run_key
 from experiments.errors import InputError
 from experiments.results import environment, files, lookup, records
 from experiments.results.records import Process, Record
-from experiments.sweeps import directory, finalize, planning
+from experiments.sweeps import directory, failures, finalize, planning
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import PLAN, Place, find_place, freeze, locked
 from experiments.sweeps.executors import cores as cores_module
@@ -664,6 +664,18 @@ def test_same_plan_is_locked_for_others(planned: Planned, home: Path) -> None:
         pytest.fail("two hold it")
     with locked(made, home):
         pass
+
+
+def test_what_a_killed_planner_was_writing_is_removed(planned: Planned, home: Path) -> None:
+    made = planned("seed=0,1")
+    (home / "multirun" / f".plan-{made.key[:16]}").mkdir(parents=True)
+    place = find_place(made, home)
+    freeze(made, place)
+    for name in (".summary.csv.123.0a1b.csv", ".sweep.json.123.0a1b.json", ".hidden"):
+        (place.path / name).touch()
+    failures.gather_leftovers(made.jobs, place)
+    assert [path.name for path in (home / "multirun").iterdir()] == [place.name]
+    assert sorted(path.name for path in place.path.iterdir()) == [".hidden", PLAN]
 
 
 @pytest.mark.parametrize("made_before", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -129,6 +130,18 @@ def test_store_survives_being_made_by_several_processes_at_once(home: Path) -> N
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0] for process in processes] == ["1\n"] * 3
     assert {path.name for path in home.iterdir()} == {"mlflow.db"}
+
+
+def test_draft_of_a_store_whose_maker_was_killed_is_removed(home: Path) -> None:
+    for name in (".mlflow.db.0123abcd", ".mlflow.db.0123abcd-journal", ".mlflow.db.89abcdef"):
+        (home / name).write_bytes(b"half")
+    with (home / ".mlflow.db.89abcdef").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # its maker is at work
+        tracking._remove_drafts(home)
+        assert [path.name for path in home.iterdir()] == [".mlflow.db.89abcdef"]
+    os.link(home / ".mlflow.db.89abcdef", home / "mlflow.db")
+    tracking._remove_drafts(home)
+    assert [path.name for path in home.iterdir()] == ["mlflow.db"]
 
 
 def test_parameters_are_flat(record: Record, config: RunConfig, store: Path) -> None:

@@ -169,10 +169,11 @@ def _tell(hydra: Hydra, name: str, flags: argparse.Namespace, parser: argparse.A
 
 
 def _complete(hydra: Hydra, name: str, given: Sequence[str]) -> None:
-    if len(given) != 1 or not COMPLETION.fullmatch(given[0]):
+    asked = list(filter(COMPLETION.fullmatch, given))
+    if len(asked) != 1:
         rule = "must be followed by install=SHELL, uninstall=SHELL or query=SHELL, where SHELL is bash, fish or zsh"
         raise InputError(f"--shell-completion: {rule}, received {' '.join(given) or 'nothing'}")
-    hydra.shell_completion(name, list(given))
+    hydra.shell_completion(name, asked)
 
 
 def _show(hydra: Hydra, name: str, flags: argparse.Namespace) -> None:

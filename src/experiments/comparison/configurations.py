@@ -13,7 +13,7 @@ import numpy as np
 from experiments.comparison.formats import count
 from experiments.comparison.intervals import images_behind
 from experiments.comparison.scores import Read, Scores, read_all, together
-from experiments.comparison.settings import Settings, asked, label
+from experiments.comparison.settings import Settings, asked, label, part_of
 from experiments.comparison.spread import Sample, Values, sample, sample_of_means
 from experiments.config import config_key, validate_saved
 from experiments.errors import InputError
@@ -164,8 +164,8 @@ def _rank(configuration: Configuration) -> tuple[float, float, str]:
 
 def _configuration(members: list[Record], settings: Settings, found: Read) -> Configuration:
     rows = [found.rows[member.run_key] for member in members if member.run_key in found.rows]
-    config = members[0].config
-    name = label(settings) or f"{config['model']['name']} · {config['optimizer']['name']}"
+    chosen = [part_of(members[0].config, part).get("name", "–") for part in ("model", "optimizer")]
+    name = label(settings) or " · ".join(map(str, chosen))
     scores = together(rows) if rows else None
     is_told = scores or any(record.sealed for record in members)
     return Configuration(

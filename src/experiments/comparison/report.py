@@ -23,7 +23,7 @@ from experiments.comparison.race_sentences import rounds_table
 from experiments.comparison.reliability_chart import reliability_chart
 from experiments.comparison.searches import SearchResult
 from experiments.comparison.sentences import headlines, sentences
-from experiments.comparison.settings import show
+from experiments.comparison.settings import part_of, show
 from experiments.comparison.suspect_gallery import gallery
 from experiments.comparison.suspects import as_csv, of_comparison
 from experiments.comparison.table import runs_csv, table
@@ -176,7 +176,7 @@ def _data(comparison: Comparison) -> str:
     """Names of the data sets; a folder or file of one's own goes by its own name."""
     found: dict[str, None] = {}
     for record in (record for c in comparison.configurations for record in c.records):
-        path = record.config.get("dataset", {}).get("path") if record.dataset.name == "files" else None
+        path = part_of(record.config, "dataset").get("path") if record.dataset.name == "files" else None
         found[Path(str(path)).name if path else record.dataset.name] = None
     return ", ".join(found)
 

@@ -19,6 +19,7 @@ from experiments.comparison.details import (
 )
 from experiments.comparison.formats import be, count, names, p_text, percent, percent_interval, points
 from experiments.comparison.pairs import Pair
+from experiments.comparison.settings import part_of
 
 FEW = 2  # names that a headline can hold
 
@@ -233,8 +234,7 @@ def _scope(comparison: Comparison) -> str:
 
 
 def _has_splits(comparison: Comparison) -> bool:
-    dataset = comparison.best.records[0].config.get("dataset")
-    return isinstance(dataset, dict) and "split_seed" in dataset
+    return "split_seed" in part_of(comparison.best.records[0].config, "dataset")
 
 
 def _best(comparison: Comparison) -> str:

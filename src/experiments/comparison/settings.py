@@ -68,6 +68,12 @@ def _plain(value: Any) -> Hashable:
     return value if isinstance(value, bool | int | float | str | None) else str(value)
 
 
+def part_of(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A group of a saved config; empty where the file, which anybody may have changed, has none."""
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
 def independent(settings: Sequence[Settings]) -> list[Settings]:
     """Without the options that follow from another one; what a group is called comes before what it contains."""
     columns = {key: [run[key] for run in settings] for key in settings[0]} if settings else {}

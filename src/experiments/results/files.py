@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ FIGURES, CHECKPOINT, HYDRA, VERDICT = "figures", "checkpoint", ".hydra", "verdic
 FILES = (CONFIG, HISTORY, ENVIRONMENT, CODE_DIFF, OWN_DIFF, PREDICTIONS, MODEL, LOG)  # beside the record
 FOLDERS = (FIGURES, CHECKPOINT, HYDRA)
 LARGEST = float(np.finfo(np.float32).max)  # 3.4e38, finite, of what is computed in float32
+DRAFT = re.compile(r"\..+\.\d+\.[0-9a-f]{4}(\.\w+)?")  # what `replacing` gives, of the files of a sweep
 SWEEP_NOTE = "sweep.json"  # of a sweep's own directory, written when it begins, goes on and ends
 
 

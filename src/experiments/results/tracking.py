@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -92,12 +93,21 @@ def _make_store(home: Path) -> None:
 
     Two processes that fill the same new file, or one that is killed over it, would spoil it for ever.
     """
-    import mlflow
-
     store = home / STORE
+    _remove_drafts(home)
     if store.exists():
         return
+    home.mkdir(parents=True, exist_ok=True)
     making = home / f".{STORE}.{secrets.token_hex(4)}"
+    with making.open("xb") as draft:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(draft, fcntl.LOCK_EX)  # ends with the process: what nobody holds is a remainder
+        _fill(making, store)
+
+
+def _fill(making: Path, store: Path) -> None:
+    import mlflow
+
     try:
         mlflow.MlflowClient(tracking_uri=_sqlite_uri(making)).search_experiments(max_results=1)
         try:
@@ -109,6 +119,19 @@ def _make_store(home: Path) -> None:
                 making.rename(store)
     finally:
         making.unlink(missing_ok=True)
+
+
+def _remove_drafts(home: Path) -> None:
+    """Removes what processes have left that were killed while they made the store."""
+    for draft in home.glob(f".{STORE}.{'[0-9a-f]' * 8}"):
+        with contextlib.suppress(OSError):
+            if (
+                draft.stat().st_nlink == 1
+            ):  # otherwise it is the store already, whose locks opening and closing would end
+                with draft.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in (draft, *home.glob(f"{draft.name}-*")):  # SQLite's journal of it
+                path.unlink()
 
 
 def connect(home: Path) -> Any:

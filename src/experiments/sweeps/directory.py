@@ -184,7 +184,8 @@ def freeze(plan: Plan, place: Place) -> None:
 
 
 def _make(plan: Plan, place: Place) -> None:
-    making = place.path.with_name(f".{place.name}.{secrets.token_hex(4)}")
+    making = place.path.with_name(f".plan-{plan.key[:16]}")  # one name, for whoever holds the lock of this plan
+    shutil.rmtree(making, ignore_errors=True)  # of a process that was killed
     making.mkdir(parents=True)
     try:
         files.write_json(making / PLAN, _frozen(plan))

@@ -37,9 +37,15 @@ def gather_output(job: Job, place: Place) -> None:
 
 
 def gather_leftovers(sweep_jobs: Sequence[Job], place: Place) -> None:
-    """Moves what jobs of an earlier start have printed, whose planner was killed, to where it belongs."""
+    """Moves what jobs of an earlier start have printed, whose planner was killed, to where it belongs.
+
+    Files that it was writing are removed.
+    """
     for job in sweep_jobs:
         gather_output(job, place)
+    for path in place.path.iterdir():
+        if files.DRAFT.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def record(status: Status, place: Place, parent: str | None) -> None:

@@ -44,7 +44,7 @@ def _seconds_per_epoch(home: Path) -> dict[str, list[float]]:
     known: dict[str, list[float]] = {}
     directories = sorted(lookup.run_directories(home), key=lambda path: path.stat().st_mtime, reverse=True)
     for directory in islice(directories, LOOKED_AT):
-        with suppress(InputError, OSError, KeyError, TypeError, yaml.YAMLError):
+        with suppress(InputError, OSError, KeyError, TypeError, AttributeError, yaml.YAMLError):
             record = records.load(directory)
             if record.state == RunState.FINISHED and record.epochs_run:
                 known.setdefault(_network(record.config), []).append(record.seconds / record.epochs_run)
