@@ -324,7 +324,7 @@ def test_missing_config_is_refused(tmp_path: Path) -> None:
 
 # Identity.
 
-NOT_IDENTITY = {"training.threads", "training.measure_training", "tracking", "dataset.path"}
+NOT_IDENTITY = {"training.threads", "training.measure_training", "tracking", "dataset.path", "dataset.sealed"}
 
 
 def other(value: Any) -> Iterator[Any]:
