@@ -257,7 +257,7 @@ def test_store_mirrors_the_run(ending: Ended) -> None:
             "SELECT step, value FROM metrics WHERE run_uuid = ? AND key = 'validation/accuracy' ORDER BY step",
             (record.mlflow.run_id,),
         ).fetchall()
-    assert logged == [(row.epoch, row.validation_accuracy) for row in record.rows]
+    assert logged == [(row.epoch, float(f"{row.validation_accuracy:.6g}")) for row in record.rows]
 
 
 @after(run_whole)
