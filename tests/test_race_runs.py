@@ -119,7 +119,7 @@ def test_decisions_can_be_checked_without_training(seen: Seen) -> None:
     ended = seen.ends[1]
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines() == [
-        "a race of 2 by validation/accuracy, margin 40, 95%: 1 decisions made again, all the same", "False",
+        "a race of 2 by validation/accuracy, margin 40, 95%: 1 decision made again, all the same", "False",
     ]  # fmt: skip
 
 
