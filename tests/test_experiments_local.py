@@ -58,3 +58,23 @@ def test_number_of_jobs_makes_a_search(configured: int | None, given: list[str],
     sweeper = LocalSweeper()
     sweeper._config = OmegaConf.create({"sweep": {"jobs": configured}})
     assert sweeper._is_search(OverridesParser.create().parse_overrides(given)) is is_search
+
+
+class Kept:
+    """A launcher that keeps what it is asked to launch."""
+
+    def launch(self, jobs: list[list[str]], initial_job_idx: int) -> None:
+        del initial_job_idx
+        self.jobs = jobs
+
+
+def test_automatic_seeds_replace_those_of_a_question() -> None:
+    sweeper, kept = LocalSweeper({"optimizer": "sgd,adam", "seed": "range(3)"}), Kept()
+    sweeper._most_jobs, sweeper._parser, sweeper._launcher = 1000, OverridesParser.create(), kept
+    sweeper.sweep(["training.epochs=1"])
+    assert len(kept.jobs) == 6
+    sweeper.sweep(["seed=auto"])
+    assert kept.jobs[31] == ["optimizer=adam", "seed=1", "sweep.until=decided"]
+    assert len(kept.jobs) == 60
+    sweeper.sweep(["seed=auto", "sweep.until=all"])
+    assert kept.jobs[0] == ["optimizer=sgd", "seed=0", "sweep.until=all"]

@@ -6,6 +6,7 @@ import csv
 import logging
 import random
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -91,8 +92,7 @@ def make_up(run: Run, state: str, epochs: int) -> None:
             f"{split}_labels": labels,
             f"{split}_probabilities": probabilities_of(labels, right, np.full(images, 0.9)),
         }
-    if run.directory.exists():
-        run.directory.rename(run.directory.with_name(f".{run.directory.name}-{random.random()}"))
+    shutil.rmtree(run.directory, ignore_errors=True)
     assert origin.sweep
     record = write_run(
         run.directory, Predictions(**parts) if state == "finished" else None, config=config.model_dump(mode="json"),

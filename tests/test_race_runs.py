@@ -23,6 +23,7 @@ from experiments.results import records
 from test_sweep import (
     Seen,
     after,
+    ask_store,
     assert_nothing_runs,
     digests,
     jobs_of,
@@ -119,7 +120,7 @@ def test_decisions_can_be_checked_without_training(seen: Seen) -> None:
     ended = seen.ends[1]
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines() == [
-        "a race of 2 by validation/accuracy, margin 40, 95%: 1 decisions made again, all the same", "False",
+        "a race of 2 by validation/accuracy, margin 40, 95%: 1 decision made again, all the same", "False",
     ]  # fmt: skip
 
 
@@ -144,6 +145,11 @@ def test_rest_of_a_race_equals_the_grid(seen: Seen, endings: dict[str, Future[An
     assert len(grid.keys() & ours.keys()) == 4
     assert all(ours[key] == grid[key] for key in grid)
     assert [job.mlflow.synced for job in jobs] == [True] * 8
+    parent = "SELECT run_uuid FROM tags WHERE key = 'kind' AND value = 'sweep'"
+    note = f"SELECT value FROM tags WHERE key = 'mlflow.note.content' AND run_uuid IN ({parent})"
+    ((told,),) = ask_store(seen.home, note)
+    assert "- **race**: " in told
+    assert "for all claims together" in told
 
 
 @after(race_that_is_killed)

@@ -92,7 +92,8 @@ def certificate(race: RaceResult, found: Sequence[Certificate], accuracy: float,
 def cost(race: RaceResult) -> str:
     """What it has taken, exactly, and how to go on."""
     spent, field = race.cost, len(race.setting.configurations)
-    kinds = f"{spent.counted} counted, {spent.ahead} begun ahead, {spent.reused} from other sweeps"
+    ahead = "begun ahead" if race.has_ended else "not counted yet"
+    kinds = f"{spent.counted} counted, {spent.ahead} {ahead}, {spent.reused} from other sweeps"
     usual = min(USUAL_SEEDS, len(race.setting.seeds))
     parts = [
         f"{count(spent.jobs, 'job')} ({kinds}); {count(spent.epochs, 'epoch')} and {_duration(spent.seconds)} of "

@@ -13,6 +13,7 @@ from experiments.errors import InputError
 from experiments.results import files, records
 from experiments.results.records import Record
 from experiments.results.states import RunState
+from experiments.sweeps.jobs import count
 from experiments.sweeps.reuse import STATES
 from experiments.sweeps.status import JobState, Status
 from experiments.sweeps.strategies.race import BROKEN, Race, Standing
@@ -254,11 +255,11 @@ def check(directory: Path) -> list[str]:
 
 
 def _told(known: decisions.Race, found: int, missing: int) -> str:
-    of = f"{found} of {found + missing}" if missing else str(found)
+    of = f"{found} of {count(found + missing, 'decision')}" if missing else count(found, "decision")
     setting = known.setting
     return (
         f"a race of {len(setting.configurations)} by {setting.metric}, margin {setting.margin:g}, "
-        f"{100 * setting.confidence:g}%: {of} decisions made again, all the same"
+        f"{100 * setting.confidence:g}%: {of} made again, all the same"
     )
 
 

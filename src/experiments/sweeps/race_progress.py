@@ -11,14 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.comparison.sequential import FIRST_ROUND
-from experiments.sweeps.progress import BAR_WIDTH, ROWS_BESIDE_JOBS, Progress
+from experiments.sweeps.progress import ROWS_BESIDE_JOBS, Progress
 from experiments.sweeps.status import JobState, Status, duration
 from experiments.sweeps.strategies.race import Race, Standing
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.tables import Row, draw
 
+BAR_WIDTH = 24
 # Of columns, characters: a table that changes its width would flicker.
 WIDTHS = {
+    "configuration": len("configuration"),
     "validation": len("99.21% ± 0.05"),
     "behind the leader": len("0.02 (-0.08 to 0.12)"),
     "state": len("seed 10: epoch 5/8"),
@@ -59,13 +61,12 @@ class RaceProgress(Progress):
         ended = sum(status.ended for status in jobs)
         parts = [s.row.epoch / s.job.config.training.epochs for s in jobs if s.state == JobState.RUNNING and s.row]
         left, passed = self.seconds_left(), duration(time.monotonic() - self._started)
-        seeds = len(self._race.jobs[0])
-        name = f"first {FIRST_ROUND} seeds" if standing.round <= FIRST_ROUND else f"seed {standing.round}"
+        name = f"first {FIRST_ROUND} seeds" if standing.round <= FIRST_ROUND else f"round {standing.round}"
         line = Table.grid(padding=(0, 1))
         line.add_row(
             ProgressBar(total=max(1, len(jobs)), completed=ended + sum(parts), width=BAR_WIDTH),
-            f"{name} of at most {seeds}: {ended}/{len(jobs)} jobs  {passed}"
-            + (f"  about {duration(left)} left in this round" if left is not None else ""),
+            f"{name}: {ended}/{len(jobs)} jobs  {passed}"
+            + (f"  decision in about {duration(left)}" if left is not None else ""),
         )
         return line
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import mean, stdev
 
 from experiments.comparison.decisions import Round, Setting
@@ -45,7 +45,7 @@ class RaceTable:
             "seeds": str(len(values)),
             self._setting.metric.partition("/")[0]: self._spread(values),
             "behind the leader": "leads" if c == standing.leader else behind,
-            "state": self._state(c, group, standing, known, fell),
+            "state": self._state(c, group, standing, fell),
         }
 
     def _value(self, status: Status) -> float:
@@ -61,14 +61,12 @@ class RaceTable:
         value, low, high = (self._scale.gap(points) for points in (gap.value, gap.low, gap.high))
         return f"{value} ({low} to {high})"
 
-    def _state(
-        self, c: int, group: Sequence[Status], standing: Standing, known: dict[int, Gap], fell: dict[int, int]
-    ) -> str:
+    def _state(self, c: int, group: Sequence[Status], standing: Standing, fell: Collection[int]) -> str:
         if c in standing.broken:
             index = standing.broken[c]
             return f"out: seed {self._setting.seeds[index]} {group[index].state}"
         if c in fell:
-            return f"out after {fell[c]} seeds: worse than {self._setting.configurations[known[c].behind].label}"
+            return "out: worse"
         running = [
             f"seed {seed}: {_epoch(status)}"
             for seed, status in zip(self._setting.seeds, group, strict=True)
