@@ -26,6 +26,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from mlflow_tables import copy_tables
+
 LIBRARIES = (
     "tensorflow", "keras", "h5py", "mlflow.keras", "mlflow.models", "mlflow.store.tracking.sqlalchemy_store",
     "alembic.command", "sqlalchemy.dialects.sqlite", "hydra.main", "hydra.core.plugins", "omegaconf", "pydantic",
@@ -64,6 +66,7 @@ def import_libraries() -> None:
     gc.disable()
     for library in LIBRARIES:
         importlib.import_module(library)
+    copy_tables()
     gc.enable()
     gc.freeze()  # or every command's first collection would touch, and so copy, all that it shares with the server
 

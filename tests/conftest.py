@@ -61,7 +61,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session")
-def tensorflow() -> Any:
+def stores() -> None:
+    """Stores of MLflow that are made in this process get copies of the first one's tables."""
+    from mlflow_tables import copy_tables
+
+    copy_tables()
+
+
+@pytest.fixture(scope="session")
+def tensorflow(stores: None) -> Any:
     """TensorFlow as a run starts it: one thread, deterministic operations."""
     return pytest.importorskip("tensorflow")
 

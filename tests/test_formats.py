@@ -38,6 +38,8 @@ from experiments.sweeps.planning import make_plan
 from experiments.sweeps.reuse import Archive, look_at
 from experiments.upgrades import STEPS, FormatError, bring_up, newest
 
+pytestmark = pytest.mark.usefixtures("stores")
+
 FORMAT_1 = Path(__file__).parent / "fixtures" / "format_1"
 RUN, MIXED, STOPPED = (
     "20261125-222744-linear-adam-22b0", "20261125-222757-linear-rmsprop-6a43", "20261125-230558-linear-adam-ea6a",

@@ -26,6 +26,8 @@ from experiments.reproduce import main, reproduce
 from experiments.results import files, lookup, mirrored, records, tracking
 from experiments.results.records import Record
 
+pytestmark = pytest.mark.usefixtures("stores")
+
 MODEL = ("model=mlp", "model.units=[8]", "regularization=dropout", "training.epochs=3")
 HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "sklearn", "hydra")
 SOURCES = Path(reproduction.__file__).parent

@@ -26,6 +26,8 @@ from experiments.results.evaluation import Overfitting
 from experiments.results.files import EpochRow
 from experiments.results.records import Failure, Record
 
+pytestmark = pytest.mark.usefixtures("stores")
+
 ROWS = [epoch_row(1, 0.5), epoch_row(2, 0.25), epoch_row(3, 0.2)]
 METRICS = {"test/accuracy": 0.99, "test/cross_entropy": 0.03, "validation/accuracy": 0.98, "generalisation_gap": 0.004}
 NOWHERE = "http://127.0.0.1:9"  # the discard port: refuses at once

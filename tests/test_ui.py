@@ -26,6 +26,8 @@ from experiments.results import files, tracking, tracking_sweep
 from experiments.results.evaluation import Overfitting
 from experiments.results.records import MLflowState
 
+pytestmark = pytest.mark.usefixtures("stores")
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
 PATIENCE_SECONDS = 90
