@@ -252,6 +252,22 @@ def test_mlflow_ids_that_mean_no_run_of_ours_are_refused(home: Path) -> None:
             repeat(name)
 
 
+def test_mlflow_run_with_very_large_files_is_not_brought_here(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = tracking.prepare_store(home, "experiments")
+    client = tracking.connect(home)
+    run_id = client.create_run(experiment).info.run_id
+    for name in mirrored.NEEDED:
+        (tmp_path / name).write_text("0123456789")
+        client.log_artifact(run_id, str(tmp_path / name))
+    monkeypatch.setattr(mirrored, "DOWNLOAD_BYTES", 29)
+    (home / "nowhere").mkdir()
+    with pytest.raises(InputError, match=r"must be at most 29 bytes, received 30 bytes$"):
+        mirrored.download(run_id[:8], home, home / "nowhere")
+    assert list((home / "nowhere").iterdir()) == []
+
+
 # Then and now, without training.
 
 

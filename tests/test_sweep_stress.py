@@ -92,7 +92,7 @@ def test_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path, seed: int) ->
 
 # Very many kills. Each life of a sweep ends within seconds, by a signal at a moment and to a process that chance names.
 
-SHORT = ("seed=range(3)", "training.epochs=6")
+SHORT = (f"seed=range({JOBS})", "training.epochs=40")
 KILLS, PARTS, ROOM_SECONDS = 50, 5, 2.5  # of each part of the test; the time in which a life ends
 
 
@@ -125,7 +125,7 @@ def assert_nothing_is_left(home: Path, sweep: Path) -> None:
     passing = [name for name in names if re.search(r"/\.(?!hydra$|locks$)[^/]*$|/lease-|^\.|-(wal|shm|journal)$", name)]
     assert passing == []
     assert list((home / "multirun" / ".locks").iterdir()) == []
-    assert not any((sweep / str(job) / "checkpoint").exists() for job in range(3))
+    assert not any((sweep / str(job) / "checkpoint").exists() for job in range(JOBS))
 
 
 def assert_nothing_is_doubled(home: Path, runs: int) -> None:
@@ -134,7 +134,7 @@ def assert_nothing_is_doubled(home: Path, runs: int) -> None:
     twice = "SELECT key, step, value, count(*) FROM metrics GROUP BY run_uuid, key, step, value HAVING count(*) > 1"
     assert ask_store(home, twice) == []
     finals = "SELECT count(*) FROM metrics WHERE key = 'test/accuracy' AND step = 0 GROUP BY run_uuid"
-    assert ask_store(home, finals) == [(1,)] * 3
+    assert ask_store(home, finals) == [(1,)] * JOBS
 
 
 @pytest.fixture(scope="module")

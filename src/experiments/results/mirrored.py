@@ -6,11 +6,13 @@ import logging
 import os
 from pathlib import Path
 
+from experiments.bounded import size
 from experiments.errors import InputError
 from experiments.results import files, records, tracking
 from experiments.results.records import Record
 
 log = logging.getLogger(__name__)
+DOWNLOAD_BYTES = 1_000_000_000  # twice what the largest predictions take
 NEEDED = (files.RECORD, files.CONFIG, files.HISTORY)  # to repeat a run; the other files where they are
 
 
@@ -49,7 +51,8 @@ def download(text: str, home: Path, directory: Path) -> Record | None:
         directory: an existing, empty folder.
 
     Raises:
-        InputError: several runs match, or the one that does lacks a file of `NEEDED` or has one that cannot be used.
+        InputError: several runs match, or the one that does lacks a file of `NEEDED`, or its files are too large or
+            cannot be used.
         TrackingError: the store or the run's files cannot be read.
     """
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / tracking.STORE).exists():
@@ -62,10 +65,14 @@ def download(text: str, home: Path, directory: Path) -> Record | None:
             return None
         if len(found) > 1:
             raise InputError(f"{text}: begins the id of {len(found)} MLflow runs; give more of it")
-        there = {file.path for file in client.list_artifacts(found[0])}
+        there = {file.path: file.file_size or 0 for file in client.list_artifacts(found[0])}
         if missing := [name for name in NEEDED if name not in there]:
             raise InputError(f"{text}: MLflow run {found[0]} holds no {missing[0]}; it is no run of this framework")
-        for name in sorted(there.intersection(tracking.FILES)):
+        wanted = sorted(there.keys() & set(tracking.FILES))
+        if (total := sum(there[name] for name in wanted)) > DOWNLOAD_BYTES:
+            rule = f"must be at most {size(DOWNLOAD_BYTES)}"
+            raise InputError(f"{text}: the files of MLflow run {found[0]} {rule}, received {size(total)}")
+        for name in wanted:
             client.download_artifacts(found[0], name, str(directory))
     except InputError:
         raise

@@ -125,9 +125,7 @@ def _remove_drafts(home: Path) -> None:
     """Removes what processes have left that were killed while they made the store."""
     for draft in home.glob(f".{STORE}.{'[0-9a-f]' * 8}"):
         with contextlib.suppress(OSError):
-            if (
-                draft.stat().st_nlink == 1
-            ):  # otherwise it is the store already, whose locks opening and closing would end
+            if draft.stat().st_nlink == 1:  # or it is the store too, and closing it would end SQLite's locks on that
                 with draft.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             for path in (draft, *home.glob(f"{draft.name}-*")):  # SQLite's journal of it
