@@ -280,7 +280,7 @@ def test_what_a_killed_planner_left_is_gathered(sweep: Callable[..., Sweep], tmp
     assert [made.place.output_of(job).exists() for job in made.plan.jobs] == [False, False, True]
 
 
-class TwoStages:
+class TwoStages(Grid):
     """A strategy that pauses every job after its first epoch and continues the one with the best accuracy."""
 
     def look(self, seen: Sequence[Seen]) -> list[Step]:
