@@ -32,7 +32,8 @@ FEWEST_RUNS = 2  # one network's mistakes are its own
 NONE = -1  # no class: the label is not contradicted, or not by all in the same way
 
 
-class Suspect(NamedTuple):
+@dataclass(frozen=True)
+class Suspect:
     """An image whose label all runs on it contradict.
 
     Attributes:
@@ -80,9 +81,9 @@ class _Judged:
         """The images that all runs contradict in the same way."""
         for index in np.flatnonzero(self.answers != NONE) if self.runs >= FEWEST_RUNS else ():
             digest = f"{int(self.digests[index]):016x}" if len(self.digests) else ""
-            means = (float(sums[index] / self.runs) for sums in (self.of_labels, self.of_answers))
+            of_label, of_answer = (float(sums[index] / self.runs) for sums in (self.of_labels, self.of_answers))
             label, answer = int(self.labels[index]), int(self.answers[index])
-            yield Suspect(self.split, int(index), digest, label, answer, *means, self.runs)
+            yield Suspect(self.split, int(index), digest, label, answer, of_label, of_answer, self.runs)
 
 
 class Found(NamedTuple):

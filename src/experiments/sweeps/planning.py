@@ -45,8 +45,13 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
     mistakes.tell()
     _refuse_what_is_alike(jobs)
     _require_same_sweep_settings(composed)
-    own = {digest for job in jobs if (digest := own_code.digest_of(job.config.model_dump()))}
-    identity = [[job.run_key for job in jobs], environment.sources_digest(), environment.versions(), *sorted(own)]
+    own = {own_code.digest_of(job.config.model_dump()) for job in jobs} - {None}
+    identity = [
+        [job.run_key for job in jobs],
+        environment.sources_digest(),
+        environment.versions(),
+        *sorted(map(str, own)),
+    ]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes))
 
