@@ -29,6 +29,7 @@ from experiments.errors import InputError
 from experiments.results.records import Predictions, Record
 
 FEWEST_RUNS = 2  # one network's mistakes are its own
+MOST_RUNS = 100  # the best by validation; of more, weak ones would only hide what these agree on
 NONE = -1  # no class: the label is not contradicted, or not by all in the same way
 
 
@@ -113,8 +114,8 @@ def contradictions(probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 
 @cache
 def of_comparison(comparison: Comparison) -> Found | None:
-    """The label suspects of a comparison's runs; None where fewer than two runs share images with predictions."""
-    return find([record for c in comparison.configurations for record in c.records])
+    """The label suspects of a comparison's best runs; None where fewer than two share images with predictions."""
+    return find([record for c in comparison.configurations for record in c.records][:MOST_RUNS])
 
 
 def find(records: Iterable[Record]) -> Found | None:
