@@ -85,13 +85,19 @@ def test_backbones_are_those_of_keras_and_so_are_their_weights() -> None:
     assert BACKBONES["mobilenetv3-small"].md5 == mobilenet_v3.WEIGHTS_HASHES["small_224_1.0_float"][1]
     assert BACKBONES["resnet50v2"].md5 == resnet.WEIGHTS_HASHES["resnet50v2"][1]
     origins = (efficientnet_v2.BASE_WEIGHTS_PATH, mobilenet_v3.BASE_WEIGHT_PATH, resnet.BASE_WEIGHTS_PATH)
+    assert set(BACKBONES) == {"mobilenetv3-small", *LARGE}
     folders = [origin.rstrip("/").rpartition("/")[2] for origin in origins]
     assert folders == [backbone.folder for backbone in BACKBONES.values()]
 
 
+LARGE = ("efficientnetv2-b0", "resnet50v2")  # half a minute each
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("tensorflow")
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone", ["mobilenetv3-small", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in LARGE)]
+)
 def test_backbone_takes_grey_pixels_and_is_saved_and_opened(backbone: str, tmp_path: Path) -> None:
     from experiments.ingredients.normalisation import as_keras
     from experiments.results.saved_model import open_model

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.comparison import report
+from experiments.comparison import report, suspects
 from experiments.comparison.comparison import compare
 from experiments.comparison.suspects import as_csv, contradictions, find, sentence
 from experiments.results.records import Predictions, Record
@@ -56,6 +56,13 @@ def test_suspect_is_what_all_runs_say_with_confidence(tmp_path: Path) -> None:
     assert suspect.of_answer == pytest.approx(0.95, abs=1e-6)
     assert suspect.of_label == pytest.approx(0.05 / 9, abs=1e-6)
     assert sentence(found).startswith("1 image carries a label that all runs on them contradict")
+
+
+def test_only_the_best_runs_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suspects, "MOST_RUNS", 3)
+    found = suspects.of_comparison(compare([run(tmp_path, seed, {7: 0.95}) for seed in range(5)]))
+    assert found is not None
+    assert found.runs == 3
 
 
 def test_one_run_accuses_nobody(tmp_path: Path) -> None:

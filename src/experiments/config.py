@@ -208,8 +208,8 @@ def validate_dataset(values: Any) -> Dataset:
     if not any(name in names_of(option) for option in options_in(OURS["dataset"])):
         project.load()
     field = RunConfig.model_fields["dataset"]
-    found: Dataset = TypeAdapter(Annotated[field.annotation, field]).validate_python(values)
-    return found
+    adapter: TypeAdapter[Dataset] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
+    return adapter.validate_python(values)
 
 
 def validate_saved(values: Any) -> RunConfig:

@@ -79,7 +79,8 @@ __all__ = [
     "require_side",
 ]  # fmt: skip
 # The base class of each group, and the methods of which an option of one's own has at least one.
-BASES = {
+Base = type[DatasetOption | ModelOption | OptimizerOption | ScheduleOption]
+BASES: dict[Base, tuple[str, ...]] = {
     DatasetOption: ("load",),
     ModelOption: ("stack", "build"),
     OptimizerOption: ("create", "build"),

@@ -27,7 +27,7 @@ class Gallery(NamedTuple):
 
     sentence: str
     tiles: tuple[SuspectTile, ...]
-    count: int
+    total: int
 
 
 def gallery(comparison: Comparison, images: TestImages) -> Gallery | None:

@@ -29,10 +29,12 @@ from experiments.errors import InputError
 from experiments.results.records import Predictions, Record
 
 FEWEST_RUNS = 2  # one network's mistakes are its own
+MOST_RUNS = 100  # the best by validation; of more, weak ones would only hide what these agree on
 NONE = -1  # no class: the label is not contradicted, or not by all in the same way
 
 
-class Suspect(NamedTuple):
+@dataclass(frozen=True)
+class Suspect:
     """An image whose label all runs on it contradict.
 
     Attributes:
@@ -80,9 +82,9 @@ class _Judged:
         """The images that all runs contradict in the same way."""
         for index in np.flatnonzero(self.answers != NONE) if self.runs >= FEWEST_RUNS else ():
             digest = f"{int(self.digests[index]):016x}" if len(self.digests) else ""
-            means = (float(sums[index] / self.runs) for sums in (self.of_labels, self.of_answers))
+            of_label, of_answer = (float(sums[index] / self.runs) for sums in (self.of_labels, self.of_answers))
             label, answer = int(self.labels[index]), int(self.answers[index])
-            yield Suspect(self.split, int(index), digest, label, answer, *means, self.runs)
+            yield Suspect(self.split, int(index), digest, label, answer, of_label, of_answer, self.runs)
 
 
 class Found(NamedTuple):
@@ -112,8 +114,8 @@ def contradictions(probabilities: NDArray[np.float32], labels: NDArray[np.int64]
 
 @cache
 def of_comparison(comparison: Comparison) -> Found | None:
-    """The label suspects of a comparison's runs; None where fewer than two runs share images with predictions."""
-    return find([record for c in comparison.configurations for record in c.records])
+    """The label suspects of a comparison's best runs; None where fewer than two share images with predictions."""
+    return find([record for c in comparison.configurations for record in c.records][:MOST_RUNS])
 
 
 def find(records: Iterable[Record]) -> Found | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from experiments.config import fill_in_flat
+from experiments.results import files
 from experiments.results.environment import IDENTITY_PACKAGES, NOT_AVAILABLE, takes_part
 
 # In the order of how surely each changes a result.
@@ -72,21 +73,22 @@ def _threads(then: Facts, now: Facts) -> Iterator[Cause]:
 
 def _code(then: Facts, now: Facts) -> Iterator[Cause]:
     before, after = _part(then, "code"), _part(now, "code")
-    own = [_part(code, "own") for code in (before, after)]
-    if changed := _changed(*(_part(part, "files") for part in own)):
-        yield Cause("code", f"your own code: {_list(changed)} changed ({_commits(*own, diff='own_code.diff')})")
+    then_own, now_own = _part(before, "own"), _part(after, "own")
+    if changed := _changed(_part(then_own, "files"), _part(now_own, "files")):
+        where = _commits(then_own, now_own, files.OWN_DIFF)
+        yield Cause("code", f"your own code: {_list(changed)} changed ({where})")
     if before.get("digest") == after.get("digest"):
         return
-    files = _changed(_part(before, "files"), _part(after, "files"))
-    where = _commits(before, after)
-    taking_part = [name for name in files if takes_part(name)]
-    if taking_part or not files:
+    changed = _changed(_part(before, "files"), _part(after, "files"))
+    where = _commits(before, after, files.CODE_DIFF)
+    taking_part = [name for name in changed if takes_part(name)]
+    if taking_part or not changed:
         yield Cause("code", f"code: {_list(taking_part) or 'the sources'} changed ({where})")
-    if others := [name for name in files if name not in taking_part]:
+    if others := [name for name in changed if name not in taking_part]:
         yield Cause("code", f"code: {_list(others)} changed", likely=False)
 
 
-def _commits(before: Facts, after: Facts, diff: str = "code.diff") -> str:
+def _commits(before: Facts, after: Facts, diff: str) -> str:
     commits = [str(code.get("commit"))[:12] for code in (before, after)]
     if {NOT_AVAILABLE, None}.intersection((before.get("commit"), after.get("commit"))):
         return "not under git"

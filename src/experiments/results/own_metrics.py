@@ -62,11 +62,10 @@ def own_of(metrics: Iterable[str]) -> list[str]:
 
 
 def _ask(name: str, probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-    given = [probabilities.view(), labels.view()]
-    for array in given:
-        array.flags.writeable = False
+    given, known = probabilities.view(), labels.view()
+    given.flags.writeable = known.flags.writeable = False
     try:
-        returned = METRICS[name](*given)
+        returned = METRICS[name](given, known)
     except Exception as error:  # whatever the user's function does
         raise InputError(f"training.metrics: {name}: {project.describe(error)}") from error
     if not isinstance(returned, Mapping):
