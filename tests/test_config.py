@@ -273,7 +273,7 @@ def test_saved_numbers_keep_every_bit(value: float, tmp_path: Path) -> None:
 )
 def test_saved_words_stay_words(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
-    config = changed("dataset.path", "dataset.sealed", text, with_option("dataset", "mnist"))
+    config = changed("dataset.path", text, with_option("dataset", "mnist"))
     path.write_text(config.to_yaml())
     assert load_config(path) == config
 
