@@ -171,6 +171,14 @@ def test_chart_shows_every_configuration_and_where_it_fell() -> None:
     assert widths == sorted(widths, reverse=True)  # they shrink
 
 
+def test_chart_is_not_squeezed_by_what_is_far_behind() -> None:
+    far = POINTS - np.array([[0.0], [0.0], [10.0]])
+    drawn = str(race_chart(RaceResult(setting(5), tuple(rounds(far)), {}, "a"), ["s0", "s1", "s2"]))
+    (band, _) = re.findall(r'<polygon points="([^"]+)"', drawn)
+    heights = [float(point.split(",")[1]) for point in band.split()]
+    assert max(heights) - min(heights) > 60
+
+
 def test_chart_of_one_round_and_of_none() -> None:
     whole = raced()
     assert "polygon" in str(race_chart(RaceResult(whole.setting, whole.rounds[:1], {}, "a"), ["s0", "s1", "s2"]))
