@@ -285,3 +285,13 @@ def test_damaged_decisions_are_a_note(tmp_path: Path) -> None:
     assert any(
         "The decisions of the race are not told" in note and "line 1 is damaged" in note for note in comparison.notes
     )
+
+
+def test_decisions_of_format_1_are_read_for_ever() -> None:
+    """Of a race on 6,000 images of MNIST."""
+    _, (known,) = decisions.read(Path(__file__).parent / "fixtures" / "decisions_1" / DECISIONS)
+    assert [entry.label for entry in known.setting.configurations] == ["sgd", "rmsprop", "adam"]
+    assert (known.setting.margin, known.setting.seeds) == (0.1, tuple(range(30)))
+    assert [(made.round, made.leader, set(made.out), made.verdict) for made in known.rounds] == [
+        (3, 1, {0}, "open"), (4, 1, {2}, "best"),
+    ]  # fmt: skip
