@@ -17,11 +17,12 @@ from scipy import stats
 from experiments.comparison import decisions, race_sentences
 from experiments.comparison.certificate import Certificate, certify
 from experiments.comparison.comparison import Comparison, compare
-from experiments.comparison.configurations import Configuration, ImageSet, Scores
+from experiments.comparison.configurations import Configuration
 from experiments.comparison.decisions import DECISIONS, Entry, Round, Setting
 from experiments.comparison.race_chart import race_chart
 from experiments.comparison.races import RaceResult, Scale, gaps
 from experiments.comparison.report import HTML, MARKDOWN, write
+from experiments.comparison.scores import ImageSet, Scores
 from experiments.comparison.sentences import headlines, sentences
 from experiments.comparison.sequential import FIRST_ROUND, Rules, critical_value, decide
 from experiments.results import records
@@ -171,6 +172,14 @@ def test_chart_shows_every_configuration_and_where_it_fell() -> None:
     assert widths == sorted(widths, reverse=True)  # they shrink
 
 
+def test_chart_is_not_squeezed_by_what_is_far_behind() -> None:
+    far = POINTS - np.array([[0.0], [0.0], [10.0]])
+    drawn = str(race_chart(RaceResult(setting(5), tuple(rounds(far)), {}, "a"), ["s0", "s1", "s2"]))
+    (band, _) = re.findall(r'<polygon points="([^"]+)"', drawn)
+    heights = [float(point.split(",")[1]) for point in band.split()]
+    assert max(heights) - min(heights) > 60
+
+
 def test_chart_of_one_round_and_of_none() -> None:
     whole = raced()
     assert "polygon" in str(race_chart(RaceResult(whole.setting, whole.rounds[:1], {}, "a"), ["s0", "s1", "s2"]))
@@ -277,3 +286,13 @@ def test_damaged_decisions_are_a_note(tmp_path: Path) -> None:
     assert any(
         "The decisions of the race are not told" in note and "line 1 is damaged" in note for note in comparison.notes
     )
+
+
+def test_decisions_of_format_1_are_read_for_ever() -> None:
+    """Of a race on 6,000 images of MNIST."""
+    _, (known,) = decisions.read(Path(__file__).parent / "fixtures" / "decisions_1" / DECISIONS)
+    assert [entry.label for entry in known.setting.configurations] == ["sgd", "rmsprop", "adam"]
+    assert (known.setting.margin, known.setting.seeds) == (0.1, tuple(range(30)))
+    assert [(made.round, made.leader, set(made.out), made.verdict) for made in known.rounds] == [
+        (3, 1, {0}, "open"), (4, 1, {2}, "best"),
+    ]  # fmt: skip

@@ -46,7 +46,7 @@ def check(home: Path, name: str) -> Ended:
         "import sys; from experiments.reproduce import main\n"
         "try: main()\nfinally: print(any(name in sys.modules for name in ('tensorflow', 'keras')))"
     )
-    ended = commands.run(["-c", code, name, "--check"], env=environment(home), timeout=60)
+    ended = commands.run(["-c", code, name, "--check"], env=environment(home), timeout=60, fork=False)
     return Ended(ended.returncode, ended.stdout, ended.stderr, home)
 
 

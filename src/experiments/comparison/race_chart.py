@@ -54,10 +54,10 @@ def _courses(race: RaceResult) -> Iterator[Course]:
 
 
 def _vertical(courses: Sequence[Course], margin: float) -> Axis:
-    """In points of lead: what stays in is seen whole; what is far behind does not squeeze it."""
-    staying = [gap for course in courses if not course.fell for gap in course.gaps.values()]
+    """In points of lead: what was in to the end is seen whole; what is far behind does not squeeze it."""
+    last = max(number for course in courses for number in course.gaps)
     every = [gap for course in courses for gap in course.gaps.values()]
-    relevant = staying or every
+    relevant = [gap for course in courses if last in course.gaps for gap in course.gaps.values()]
     high = max([margin, *(-gap.low for gap in relevant)])
     reach = max(high, *(abs(gap.high) for gap in relevant))
     low = max(min([0.0, *(-gap.high for gap in every)]), -ZOOM * reach)
@@ -122,11 +122,11 @@ def _frame(horizontal: Axis, vertical: Axis, race: RaceResult) -> Markup:
 def _rules(race: RaceResult, vertical: Axis) -> Markup:
     """The line of the leader, and that of the margin."""
     line = Markup('<line class="{}" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
-    text = Markup('<text class="halo" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>')
+    text = Markup('<text class="halo" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>')
     zero, margin = vertical.place(0.0), vertical.place(race.setting.margin)
     parts = [line.format("axis", LEFT, WIDTH - RIGHT, zero, zero)]
     if race.setting.margin:
         parts += [line.format("margin", LEFT, WIDTH - RIGHT, margin, margin)]
-        parts += [text.format(WIDTH - RIGHT, margin - 4, f"margin {race.scale.margin(race.setting.margin)}")]
-    parts += [text.format(WIDTH - RIGHT, zero - 4, "the leader")]
+        parts += [text.format(WIDTH - RIGHT, margin - 4, "end", f"margin {race.scale.margin(race.setting.margin)}")]
+    parts += [text.format(WIDTH / 2, zero + 13, "middle", "the leader")]
     return Markup().join(parts)

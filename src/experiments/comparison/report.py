@@ -169,7 +169,7 @@ def _race_names(comparison: Comparison) -> list[tuple[str, str]]:
     """Style class and name of those that have a colour of their own."""
     race = comparison.race
     styles = _race_styles(comparison)
-    return [(styles[c], race.label(c)) for c in race.seeds_of if styles[c] != "rest"] if race else []
+    return sorted((styles[c], race.label(c)) for c in race.seeds_of if styles[c] != "rest") if race else []
 
 
 def _data(comparison: Comparison) -> str:
