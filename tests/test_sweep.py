@@ -137,7 +137,7 @@ def assert_store_agrees(home: Path, jobs: list[Record]) -> None:
         for name in ("train/loss", "validation/accuracy", "learning_rate"):
             logged = ask_store(home, question, job.mlflow.run_id, name)
             values = [(row.epoch, row.columns()[name]) for row in job.rows]
-            expected = [(epoch, "nan" if math.isnan(value) else value) for epoch, value in values]
+            expected = [(epoch, "nan" if math.isnan(value) else float(f"{value:.6g}")) for epoch, value in values]
             # A process that was ended at once may have written an epoch that it has not mirrored.
             allowed = [expected] if job.state == "finished" else [expected, expected[:-1]]
             assert logged in allowed, (job.name, name)
@@ -345,7 +345,7 @@ def test_dry_run_shows_the_plan_and_leaves_nothing(seen: Seen) -> None:
 def test_nothing_is_left_of_a_sweep_but_its_results(seen: Seen) -> None:
     assert_nothing_runs(seen.home)
     assert list((seen.home / "multirun" / ".locks").iterdir()) == []
-    assert {path.name for path in seen.home.iterdir()} == {"multirun", "mlflow.db", "mlartifacts"}
+    assert {path.name for path in seen.home.iterdir()} == {"multirun", "mlflow.db", "mlartifacts", "looks.jsonl"}
 
 
 # A sweep that fails.
