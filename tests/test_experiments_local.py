@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from experiments.errors import InputError
 from hydra_plugins.experiments_local import LocalSweeper, _count, _values
@@ -56,7 +55,7 @@ def test_interval_needs_a_number_of_jobs(text: str) -> None:
 )
 def test_number_of_jobs_makes_a_search(configured: int | None, given: list[str], is_search: bool) -> None:
     sweeper = LocalSweeper()
-    sweeper._config = OmegaConf.create({"sweep": {"jobs": configured}})
+    sweeper._points = configured
     assert sweeper._is_search(OverridesParser.create().parse_overrides(given)) is is_search
 
 
