@@ -136,7 +136,7 @@ def test_spaces_are_told_apart(space: Spaces) -> None:
     texts = {str(space("optimizer=sgd,adam", given.format(high))) for high in (0.2, 0.3)}
     texts.add(str(space("optimizer=adam,sgd", given.format(0.2))))
     assert len(texts) == 3
-    assert str(space("optimizer=sgd,adam", given.format(0.2), "sweep.jobs=5")) in texts
+    assert str(space("optimizer=sgd,adam", given.format(0.2), "training.epochs=5")) in texts
 
 
 @pytest.mark.parametrize(
