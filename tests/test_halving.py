@@ -165,6 +165,18 @@ def test_run_that_was_ahead_and_not_kept_changes_nothing() -> None:
     assert halving.needed_epochs(halving.rungs(seen)) == [1, 1, 16, 16]
 
 
+def test_run_ahead_that_leads_no_more_is_dropped() -> None:
+    halving = Halving([16] * 8, 0.25, 2)
+    running = {job: seen_of(JobState.RUNNING, [0.5 + job / 100, 0.6]) for job in (4, 5)}
+    seen = [running.get(job) or seen_of(JobState.PAUSED, [0.5 + job / 100]) for job in range(6)]
+    seen += [Seen(JobState.RUNNING)] * 2
+    assert halving.dropped(seen) == []
+    seen[7] = seen_of(JobState.PAUSED, [0.99])
+    assert halving.dropped(seen) == [4]
+    seen[6] = seen_of(JobState.PAUSED, [0.98])
+    assert halving.dropped(seen) == [4, 5]
+
+
 @pytest.mark.parametrize("workers", range(1, 9))
 def test_decisions_are_the_same_in_any_order_with_any_number_of_workers(workers: int) -> None:
     values, breaks = curves(16, 16, seed=2), {3: 1, 7: 2, 11: 9}

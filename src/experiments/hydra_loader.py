@@ -17,6 +17,7 @@ from hydra.conf import HydraConf, RunDir, SweepDir
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Sweep
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from hydra.core.utils import JobRuntime, setup_globals
@@ -146,14 +147,19 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]
             HydraException: what is given does not compose.
             InputError: a file cannot be used, or a setting of Hydra would have no effect.
         """
-        self._refuse_choices(overrides, only_one=validate_sweep_overrides and run_mode == RunMode.RUN)
+        only_one = validate_sweep_overrides and run_mode == RunMode.RUN
+        self._refuse_choices(overrides, only_one=only_one)
+        searched = [] if only_one else [text for text in overrides if _is_search(text)]
+        given = [text for text in overrides if text not in searched]
         try:
             composed: DictConfig = super().load_configuration(
-                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+                config_name, given, run_mode, from_shell, validate_sweep_overrides
             )
         except ValueError as error:  # Hydra's own checks, as of optimizer=null
             raise ConfigCompositionException(str(error)) from error
         _refuse_unused(composed.hydra)
+        with open_dict(composed):  # for the sweeper: Hydra takes no range inside a mapping for a sweep
+            composed.hydra.overrides.task.extend(searched)
         return composed
 
     def _refuse_choices(self, overrides: Sequence[str], *, only_one: bool) -> None:
@@ -163,7 +169,7 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]
         """
         groups = set(self.list_groups("")) - {"experiment"}
         for override in OverridesParser.create().parse_overrides(list(overrides)):
-            if only_one and override.is_sweep_override():
+            if only_one and (override.is_sweep_override() or _is_search(override.input_line or "")):
                 raise InputError(
                     f"{override.input_line}: is a sweep, which needs -m; a list is written in brackets, [a,b]"
                 )
@@ -174,6 +180,14 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]
             if key in groups and isinstance(value, list):
                 one = f"{key}={value[0] if value else 'OPTION'}"
                 raise InputError(f"{override.input_line}: is a list, and {key} is one option, as in {one}")
+
+
+def _is_search(text: str) -> bool:
+    """Whether an override is a range for each of some options."""
+    if "{" not in text:
+        return False
+    value = OverridesParser.create().parse_override(text).value()
+    return isinstance(value, dict) and any(isinstance(given, Sweep) for given in value.values())
 
 
 def _refuse_unused(hydra: DictConfig) -> None:

@@ -78,6 +78,13 @@ class Halving:
         rungs = self.rungs(seen)
         return [*self._needed(rungs, seen), *self._ahead(rungs, seen)]
 
+    def dropped(self, seen: Sequence[Seen]) -> Sequence[int]:
+        """Jobs that were begun ahead and lead no more."""
+        rungs = self.rungs(seen)
+        wanted = {job for rung in rungs for job in rung.entered if job not in rung.scores}
+        wanted |= {job for rung in rungs[:-1] for job in rung.leading}
+        return [job for job, one in enumerate(seen) if one.state == JobState.RUNNING and job not in wanted]
+
     def rungs(self, seen: Sequence[Seen]) -> list[Rung]:
         """Every decision with what is known of it, made anew."""
         rungs: list[Rung] = []
