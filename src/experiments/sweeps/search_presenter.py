@@ -1,0 +1,105 @@
+"""How a search is told: what it takes, who goes on, and who goes to the final."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from experiments.comparison.formats import count, names
+from experiments.comparison.settings import label
+from experiments.sweeps.presenter import OnChange
+from experiments.sweeps.progress import Progress
+from experiments.sweeps.runtime_estimate import estimate_seconds
+from experiments.sweeps.search_progress import SearchProgress
+from experiments.sweeps.search_table import SearchTable
+from experiments.sweeps.searches import final_jobs, final_seeds, planned_epochs, spent
+from experiments.sweeps.status import JobState, count_states, duration
+from experiments.sweeps.strategies.halving import RUNGS, Halving
+from experiments.sweeps.strategy import seen_of
+from experiments.sweeps.sweep import Sweep
+from experiments.sweeps.tables import Row
+
+log = logging.getLogger(__name__)
+MOST_NAMES = 4
+MOST_ROWS = 12  # of the table at the end: the others have run for few epochs, and the report has them all
+
+
+class SearchPresenter:
+    """Tells of a search."""
+
+    def __init__(self, sweep: Sweep, halving: Halving) -> None:
+        self._sweep, self._halving = sweep, halving
+        self._table = SearchTable(halving, sweep.statuses)
+        self._told = 0  # decisions
+
+    def announce(self) -> Sequence[str]:
+        """What is searched, the epochs that it needs, and the final that follows."""
+        plan, halving = self._sweep.plan, self._halving
+        states = count_states(status.before for status in self._sweep.statuses)
+        steps = ", ".join(f"the best {halving.most_kept(n)} to {_part(n + 1)}" for n in range(len(RUNGS) - 1))
+        first = max(halving.epoch_of(job, 0) for job in range(len(halving.epochs)))
+        seeds, races = final_seeds(plan), final_jobs(halving)
+        return [
+            f"a search of {len(plan.jobs)} configurations ({states}): {planned_epochs(halving)} of "
+            f"{sum(halving.epochs):,} epochs; {count(plan.workers, 'worker')} × {count(plan.threads, 'thread')}",
+            f"all run to epoch {first}, {steps}; then the best {halving.finalists} race over the fresh seeds "
+            f"{seeds[0]}-{seeds[-1]}: {races} jobs",
+        ]
+
+    def forecast(self) -> str:
+        """Of the epochs that the decisions still need, without the final."""
+        seconds = estimate_seconds(self._sweep.plan, self._sweep.todo, self._sweep.home)
+        if seconds is None:
+            return "no earlier run tells how long it takes"
+        whole = sum(status.job.config.training.epochs for status in self._sweep.todo)
+        left = planned_epochs(self._halving).most - sum(len(status.rows) for status in self._sweep.statuses)
+        return f"about {duration(seconds * max(0, left) / max(1, whole))} for the search"
+
+    def begin(self) -> None:
+        """Passes over what has been decided before."""
+        self._told = sum(rung.is_complete for rung in self._table.rungs())
+
+    def update(self) -> None:
+        """Tells what has been decided since."""
+        rungs = self._table.rungs()
+        for number in range(self._told, sum(rung.is_complete for rung in rungs)):
+            kept = rungs[number].kept
+            best = names([self._label(job) for job in kept], MOST_NAMES)
+            goal = "to the final" if number + 1 == len(RUNGS) else f"on to {_part(number + 1)}"
+            log.info("rung %d is decided: %d of %d go %s: %s", number + 1, len(kept), rungs[number].size, goal, best)
+            self._told = number + 1
+
+    def progress(self, on_change: OnChange) -> Progress:
+        """A row for each configuration."""
+        return SearchProgress(self._sweep, self._halving, self._table, on_change=on_change)
+
+    def table(self) -> Sequence[Row]:
+        """The configurations that have got furthest, the best first."""
+        return self._table.rows()[:MOST_ROWS]
+
+    def missing(self) -> int:
+        """The jobs that a decision still waits for."""
+        return sum(len(rung.entered) - len(rung.scores) - len(rung.broken) for rung in self._table.rungs())
+
+    def closing(self) -> Sequence[str]:
+        """What is left out of the table, and what the search has cost."""
+        statuses, rungs = self._sweep.statuses, self._table.rungs()
+        used = spent(self._halving, statuses, self._sweep.place.name)
+        records = sum(bool(status.rows) or status.state in (JobState.FAILED, JobState.DIVERGED) for status in statuses)
+        others = len(statuses) - MOST_ROWS
+        lines = [f"{others} more configurations, paused before: the report has them all"] if others > 0 else []
+        lines.append(
+            f"cost: {records} runs; {used.needed:,} epochs counted, {used.ahead:,} begun ahead, {used.reused:,} from other "
+            f"sweeps, of {sum(self._halving.epochs):,}. A larger sweep.keep or sweep.jobs goes on from here"
+        )
+        if rungs[-1].is_complete and rungs[-1].kept:
+            lines.append(f"finalists: {names([self._label(job) for job in rungs[-1].kept], len(statuses))}")
+        return lines
+
+    def _label(self, job: int) -> str:
+        return label(self._sweep.plan.jobs[job].varied)
+
+
+def _part(number: int) -> str:
+    """`1/4 of the run`, `their end`."""
+    return "their end" if RUNGS[number] == 1 else f"1/{RUNGS[number]} of the run"

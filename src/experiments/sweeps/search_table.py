@@ -1,0 +1,78 @@
+"""The table of a search: a row for each configuration, the furthest and best first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from experiments.config import as_text
+from experiments.sweeps.status import JobState, Status
+from experiments.sweeps.strategies.halving import BROKEN, RUNGS, Halving, Rung
+from experiments.sweeps.strategy import seen_of
+from experiments.sweeps.tables import Row
+
+
+class SearchTable:
+    """Where every configuration of a search stands.
+
+    Args:
+        halving: the strategy.
+        statuses: of all jobs, which change while the search runs.
+    """
+
+    def __init__(self, halving: Halving, statuses: Sequence[Status]) -> None:
+        self._halving, self._statuses = halving, statuses
+
+    def rungs(self) -> list[Rung]:
+        """The decisions as they stand now."""
+        return self._halving.rungs([seen_of(status) for status in self._statuses])
+
+    def rows(self) -> list[Row]:
+        """Those that have got furthest first, the best of them before the others; what has not begun comes last."""
+        rungs = self.rungs()
+        place: dict[int, tuple[int, int]] = {}
+        for number, rung in enumerate(rungs):
+            place |= {job: (-number, rank) for rank, job in enumerate(rung.ranked)}
+        order = sorted(range(len(self._statuses)), key=lambda job: (*place.get(job, (1, 0)), job))
+        return [self._row(job, rungs, place) for job in order]
+
+    def _row(self, job: int, rungs: Sequence[Rung], place: dict[int, tuple[int, int]]) -> Row:
+        status = self._statuses[job]
+        number = -place[job][0] if job in place else 0
+        epochs, accuracy = len(status.rows), status.rows[-1].validation_accuracy if status.rows else 0.0
+        if status.record and status.state == JobState.DONE:
+            epochs, accuracy = status.record.epochs_run, status.record.metrics["validation/accuracy"]
+        return {
+            "job": str(job),
+            **{name: "–" if value is None else as_text(value) for name, value in status.job.varied.items()},
+            "epoch": f"{epochs}/{status.job.config.training.epochs}" if epochs else "",
+            "validation": f"{accuracy:.2%}" if epochs else "",
+            "rank": f"{place[job][1] + 1} of {len(rungs[number].scores)} at rung {number + 1}" if job in place else "",
+            "state": self._state(job, status, rungs),
+        }
+
+    def _state(self, job: int, status: Status, rungs: Sequence[Rung]) -> str:
+        if status.state == JobState.RUNNING:
+            goal = self._goal(job, len(status.rows), rungs)
+            ahead = not any(job in rung.entered and job not in rung.scores for rung in rungs)
+            return f"running to epoch {goal}" + ", ahead" * ahead
+        if status.state == JobState.DONE and rungs[-1].is_complete and job in rungs[-1].kept:
+            return "finalist"
+        if status.state in (JobState.PAUSED, JobState.WAITING) and status.rows:
+            wanted = any(job in rung.entered and job not in rung.scores for rung in rungs)
+            return "goes on" if wanted else "paused"
+        return str(status.state)
+
+    def _goal(self, job: int, epochs: int, rungs: Sequence[Rung]) -> int:
+        """The next rung of a job, whether it will be kept there or not."""
+        ahead = [self._halving.epoch_of(job, number) for number in range(len(RUNGS))]
+        return next((epoch for epoch in ahead if epoch > epochs), ahead[-1])
+
+
+def progress_of(rungs: Sequence[Rung]) -> str:
+    """`rung 1: 33/40, rung 2: 4/10, rung 3: 0/3`."""
+    return ", ".join(f"rung {n}: {len(r.scores) + len(r.broken)}/{r.size}" for n, r in enumerate(rungs, 1))
+
+
+def broken(statuses: Sequence[Status]) -> int:
+    """How many jobs have no result."""
+    return sum(status.state in BROKEN for status in statuses)

@@ -1,0 +1,106 @@
+"""A search: from its plan to the strategy, what it takes, and the final of its best configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from experiments.errors import InputError
+from experiments.sweeps.jobs import Plan
+from experiments.sweeps.status import Status
+from experiments.sweeps.strategies.halving import RUNGS, Halving
+from experiments.sweeps.strategy import seen_of
+
+FINAL_SEEDS = 30  # fresh ones that the final may take: as many as seed=auto
+FEWEST_SEEDS = 3  # of each finalist, before anything is decided
+FINAL = "final"
+
+
+class Range(NamedTuple):
+    """At least and at most."""
+
+    least: int
+    most: int
+
+    def __str__(self) -> str:
+        """`160`, or `160 to 200`."""
+        return f"{self.least:,}" if self.least == self.most else f"{self.least:,} to {self.most:,}"
+
+
+class Spent(NamedTuple):
+    """The epochs of a search, each counted once.
+
+    Attributes:
+        needed: that its decisions rest on, of runs that were trained here.
+        ahead: trained here so that no worker idled, and not needed by any decision.
+        reused: of runs that another sweep has made.
+    """
+
+    needed: int
+    ahead: int
+    reused: int
+
+
+def plan_search(plan: Plan) -> Halving:
+    """The halving of a plan's jobs.
+
+    Raises:
+        InputError: there are fewer jobs than finalists.
+    """
+    execution = plan.execution
+    if len(plan.jobs) < execution.finalists:
+        rule = f"must be at most the {len(plan.jobs)} configurations of the search"
+        raise InputError(f"sweep.finalists: {rule}, received {execution.finalists}")
+    return Halving([job.config.training.epochs for job in plan.jobs], execution.keep, execution.finalists)
+
+
+def planned_epochs(halving: Halving) -> Range:
+    """What the decisions of a search need, by who goes on where runs have different lengths."""
+    least = most = 0
+    before = [0] * len(halving.epochs)
+    kept = len(halving.epochs)
+    for number in range(len(RUNGS)):
+        here = [halving.epoch_of(job, number) for job in range(len(halving.epochs))]
+        steps = sorted(now - was for now, was in zip(here, before, strict=True))
+        least, most = least + sum(steps[:kept]), most + sum(steps[len(steps) - kept :])
+        before, kept = here, halving.most_kept(number)
+    return Range(least, most)
+
+
+def final_jobs(halving: Halving) -> Range:
+    """Of the race of the finalists."""
+    return Range(FEWEST_SEEDS * halving.finalists, FINAL_SEEDS * halving.finalists)
+
+
+def final_seeds(plan: Plan) -> range:
+    """The seeds that follow the search's own."""
+    first = plan.jobs[0].config.seed + 1
+    return range(first, first + FINAL_SEEDS)
+
+
+def final_overrides(plan: Plan, finalists: Sequence[int]) -> list[list[str]]:
+    """The jobs of the race of the finalists: each on every fresh seed."""
+    kept = [
+        [text for text in plan.jobs[job].overrides if text.partition("=")[0].lstrip("+") not in ("seed", "sweep.jobs")]
+        for job in finalists
+    ]
+    return [[*texts, "sweep.until=decided", f"seed={seed}"] for texts in kept for seed in final_seeds(plan)]
+
+
+def spent(halving: Halving, statuses: Sequence[Status], sweep: str) -> Spent:
+    """What a search has trained.
+
+    Args:
+        halving: its strategy.
+        statuses: of its jobs, by number.
+        sweep: its name, which the records of its own runs have.
+    """
+    wanted = halving.needed_epochs(halving.rungs([seen_of(status) for status in statuses]))
+    needed = ahead = reused = 0
+    for status, epochs in zip(statuses, wanted, strict=True):
+        ran = len(status.rows)
+        if status.record and status.record.sweep != sweep:
+            reused += ran
+        else:
+            needed, ahead = needed + min(ran, epochs), ahead + max(0, ran - epochs)
+    return Spent(needed, ahead, reused)
