@@ -7,7 +7,7 @@ this module imports nothing but Hydra until a sweep is launched.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import ceil, prod
 from typing import Any
@@ -34,6 +34,7 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        self._context, self._config = hydra_context, config
         self._most_jobs = OmegaConf.select(config, "sweep.most_jobs")
         self._parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
@@ -43,10 +44,30 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
 
         seeded = any(override.key_or_group == "seed" for override in self._parser.parse_overrides(arguments))
         params = [f"{key}={value}" for key, value in self._params.items() if not (seeded and key == "seed")]
-        overrides = self._parser.parse_overrides(expand(self._parser.parse_overrides([*params, *arguments])))
+        given = self._parser.parse_overrides([*params, *arguments])
+        if self._is_search(given):
+            return self._search(given)
+        overrides = self._parser.parse_overrides(expand(given))
         self._refuse_too_many(overrides)
         values = {override.get_key_element(): _values(override) for override in overrides}
         return self._launcher.launch([list(job) for job in product(*values.values())], initial_job_idx=0)
+
+    def _is_search(self, given: Sequence[Override]) -> bool:
+        jobs = OmegaConf.select(self._config, "sweep.jobs")
+        for override in given:
+            jobs = override.value() if override.key_or_group == "sweep.jobs" else jobs
+        return jobs is not None
+
+    def _search(self, given: Sequence[Override]) -> Any:
+        """Hands the points that are tried to the launcher."""
+        from experiments.sweeps.composition import Composer
+        from experiments.sweeps.proposals import plan_jobs
+
+        def compose(overrides: list[str]) -> Any:
+            return self._context.config_loader.load_sweep_config(self._config, overrides)
+
+        jobs, ranges = plan_jobs(given, Composer(compose).compose)
+        return self._launcher.launch([list(job) for job in jobs], initial_job_idx=0, ranges=ranges)
 
     def _refuse_too_many(self, overrides: Sequence[Override]) -> None:
         from experiments.errors import InputError
@@ -71,11 +92,14 @@ def _count(override: Override) -> int:
 def _values(override: Override) -> list[str]:
     """What an override is in each of its jobs: `seed=0,1` → `seed=0` and `seed=1`."""
     from experiments.errors import InputError
+    from experiments.sweeps.ranges import is_mapping_of_ranges
 
+    continuous = override.is_sweep_override() and not override.is_discrete_sweep()
+    if continuous or is_mapping_of_ranges(override.value()):
+        ways = "name them, use range(start,stop,step), or try some of them: sweep.jobs=40"
+        raise InputError(f"{override.input_line}: holds any number of values; {ways}")
     if not override.is_sweep_override():
         return [override.input_line or ""]
-    if not override.is_discrete_sweep():
-        raise InputError(f"{override.input_line}: holds any number of values; name them, or use range(start,stop,step)")
     values = [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
     if not values:
         raise InputError(f"{override.input_line}: the sweep is empty, because this gives no value")
@@ -89,13 +113,21 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         """Hydra's call before `launch`."""
         self._context, self._task, self._config = hydra_context, task_function, config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Plans and carries out all jobs; leaves the sweep's exit code with the task, as its `code`."""
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int, ranges: Mapping[str, str] | None = None
+    ) -> Sequence[JobReturn]:
+        """Plans and carries out all jobs; leaves the sweep's exit code with the task, as its `code`.
+
+        Args:
+            job_overrides: of each job.
+            initial_job_idx: Hydra's; not used.
+            ranges: of a search: what it chooses, by key.
+        """
         del initial_job_idx
         from experiments.sweeps.launch import launch
 
         hydra: Any = OmegaConf.to_container(self._config.hydra, enum_to_str=True)
-        outcome = launch(job_overrides, self._compose, hydra, self._notify)
+        outcome = launch(job_overrides, self._compose, hydra, self._notify, ranges)
         self._task.code = outcome.exit_code
         return [self._returned(job) for job in outcome.jobs]
 

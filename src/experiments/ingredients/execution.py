@@ -59,7 +59,8 @@ class NoTracking(Option):
 class LocalSweep(Option):
     """How `-m` carries out many runs on this machine; no part of a run. `title` names the sweep's directory.
 
-    `until`, `margin`, `confidence` and `metric` say when a sweep has run enough, and may change from start to start.
+    `until`, `margin`, `confidence` and `metric` say when a sweep has run enough, `jobs`, `keep` and `finalists` how far
+    a search goes; they may change from start to start.
     """
 
     name: Literal["local"]
@@ -74,6 +75,9 @@ class LocalSweep(Option):
     margin: NonNegative
     confidence: Annotated[float, Field(gt=0.5, lt=1)]
     metric: Literal["validation/accuracy", "validation/cross_entropy"]
+    jobs: Count | None
+    keep: Annotated[float, Field(gt=0, le=1)]
+    finalists: Annotated[int, Field(ge=2)]  # a race needs two
 
     @field_validator("metric", mode="before")
     @classmethod

@@ -6,7 +6,10 @@ from experiments.sweeps.jobs import Plan
 from experiments.sweeps.presenter import JobPresenter, Presenter
 from experiments.sweeps.race_presenter import RacePresenter
 from experiments.sweeps.races import plan_race
+from experiments.sweeps.search_presenter import SearchPresenter
+from experiments.sweeps.searches import plan_search
 from experiments.sweeps.strategies.grid import Grid
+from experiments.sweeps.strategies.halving import Halving
 from experiments.sweeps.strategies.race import Race
 from experiments.sweeps.strategy import Strategy
 from experiments.sweeps.sweep import Sweep
@@ -18,9 +21,13 @@ def choose(plan: Plan) -> Strategy:
     Raises:
         InputError: it cannot carry out this plan.
     """
+    if plan.execution.jobs is not None:
+        return plan_search(plan)
     return plan_race(plan) if plan.execution.until == "decided" else Grid()
 
 
 def present(strategy: Strategy, sweep: Sweep) -> Presenter:
     """Who tells of a sweep with this strategy."""
+    if isinstance(strategy, Halving):
+        return SearchPresenter(sweep, strategy)
     return RacePresenter(sweep, strategy) if isinstance(strategy, Race) else JobPresenter(sweep)

@@ -36,12 +36,14 @@ class Place:
     Attributes:
         threads: of each job, where the sweep was begun before.
         damage: what is wrong with its plan.json.
+        grows: whether a search has got more jobs than its plan.json has.
     """
 
     path: Path
     is_new: bool
     threads: tuple[int, ...] = ()
     damage: str = ""
+    grows: bool = False
 
     @property
     def name(self) -> str:
@@ -131,8 +133,10 @@ def _begun(path: Path, plan: Plan) -> Place:
     try:
         frozen = bring_up("plan", read_json(path / PLAN, PLAN_BYTES))["jobs"]
         configs = [validate_saved(job["config"]) for job in frozen]
-        same = [c.identity() for c in configs] == [job.config.identity() for job in plan.jobs]
-        same = same and all(job.is_run(was["run_key"]) for job, was in zip(plan.jobs, frozen, strict=True))
+        same = len(configs) == len(plan.jobs) or bool(plan.ranges)  # a search may get more jobs, or ask for fewer
+        pairs = list(zip(plan.jobs, frozen, configs, strict=False))
+        same = same and all(c.identity() == job.config.identity() for job, _, c in pairs)
+        same = same and all(job.is_run(was["run_key"]) for job, was, _ in pairs)
     except FormatError as error:
         raise InputError(f"{path / PLAN}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
@@ -140,7 +144,9 @@ def _begun(path: Path, plan: Plan) -> Place:
         return Place(path, is_new=False, damage=f"is damaged ({type(error).__name__}: {reason})")
     if not same:
         return Place(path, is_new=False, damage="was changed by hand")
-    return Place(path, is_new=False, threads=tuple(config.training.threads or 1 for config in configs))
+    threads = [config.training.threads or 1 for config in configs[: len(plan.jobs)]]
+    threads += threads[-1:] * (len(plan.jobs) - len(threads))
+    return Place(path, is_new=False, threads=tuple(threads), grows=len(plan.jobs) > len(configs))
 
 
 def _frozen(plan: Plan) -> dict[str, Any]:
@@ -149,7 +155,8 @@ def _frozen(plan: Plan) -> dict[str, Any]:
          "config_key": job.config_key, "config": job.config.to_saved()}
         for job in plan.jobs
     ]  # fmt: skip
-    return {FORMAT: newest("plan"), "key": plan.key, "workers": plan.workers, "jobs": jobs}
+    search = {"search": dict(plan.ranges)} if plan.ranges else {}
+    return {FORMAT: newest("plan"), "key": plan.key, "workers": plan.workers, **search, "jobs": jobs}
 
 
 def freeze(plan: Plan, place: Place) -> None:
@@ -166,6 +173,8 @@ def freeze(plan: Plan, place: Place) -> None:
             kept = f"; set aside as {set_aside(path, place)}" if path.exists() else ""
             log.warning("%s: %s%s; written anew", path, place.damage, kept)
             files.write_json(path, _frozen(plan))
+        elif place.grows:
+            files.write_json(place.path / PLAN, _frozen(plan))
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise InputError(f"{place.path}: another process has made it just now; give the command again") from None

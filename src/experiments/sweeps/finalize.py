@@ -138,6 +138,8 @@ def tell(sweep: Sweep, presenter: Presenter, answer: Sequence[str], *, asked: in
     sweep.console.print("", tables.draw(presenter.table(), sweep.console), "", sep="\n")
     for sentence in answer:
         log.info(sentence)
+    for line in presenter.closing():
+        log.info(line)
     unmirrored = sum(not record.mlflow.synced for record in sweep.records())
     if unmirrored and sweep.tracking:
         log.warning("%s not in MLflow yet: python -m experiments.sync %s", count(unmirrored, "run"), place.name)

@@ -54,6 +54,7 @@ class Plan:
         execution: how it is carried out.
         image_shapes: (height, width, channels, classes) of each data set, by its config as JSON.
         validation: of each data set, by the same; empty where nothing is decided by them.
+        ranges: of a search: what it chooses, by short name, in Hydra's grammar.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Plan:
     execution: Sweep
     image_shapes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     validation: Mapping[str, ValidationImages] = field(default_factory=dict)
+    ranges: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def varied(self) -> tuple[str, ...]:

@@ -32,8 +32,9 @@ from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
 from experiments.sweeps.presenter import Presenter
 from experiments.sweeps.progress import Progress
-from experiments.sweeps.reuse import Archive, look_at, tidy
+from experiments.sweeps.reuse import Archive, look_at, read_rows, tidy
 from experiments.sweeps.scheduler import Scheduler
+from experiments.sweeps.searches import final_overrides
 from experiments.sweeps.status import JobState, Status
 from experiments.sweeps.strategy import Step, Strategy, seen_of
 from experiments.sweeps.sweep import Sweep, hydra_files
@@ -41,6 +42,8 @@ from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import SIGNALS, StopRequest, exit_now, listening
 
 log = logging.getLogger(__name__)
+STOPPED = 130  # exit code of what the user has stopped
+LONGEST_SEARCH = 80  # characters of a search's name in that of its final: a title has 100 at most
 GRACEFUL_STOPS = 2  # number of graceful Ctrl-C; the next one exits at once
 
 
@@ -65,20 +68,26 @@ def launch(
     compose: Compose,
     hydra: Mapping[str, Any],
     on_change: Callable[[Status], None] | None = None,
+    ranges: Mapping[str, str] | None = None,
+    title: Callable[[Plan], str] | None = None,
 ) -> SweepOutcome:
-    """Plans and carries out a sweep.
+    """Plans and carries out a sweep, and after a search the race of its finalists.
 
     Args:
         overrides: of each job.
         compose: Hydra's composition of a job's overrides.
         hydra: Hydra's own config of this command, kept in the `.hydra/` of each run.
         on_change: is told of every job that starts or ends.
+        ranges: of a search: what it chooses, by key.
+        title: makes the name of the sweep from its plan.
 
     Raises:
         InputError: a mistake in any job; nothing was started and nothing is left.
     """
     home = files.home()
-    plan = make_plan(overrides, Composer(compose))
+    plan = make_plan(overrides, Composer(compose), ranges)
+    if title:
+        plan = replace(plan, execution=plan.execution.model_copy(update={"title": title(plan)}))
     strategy = choose(plan)
     with processes.none_left():
         if plan.execution.dry_run:
@@ -87,7 +96,17 @@ def launch(
             sweep = _prepare(plan, home)
             code = _carry_out(sweep, strategy, hydra, on_change)
     directory_of = sweep.place.directory_of
-    return SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
+    outcome = SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
+    final = final_overrides(plan, strategy, sweep.statuses) if code != STOPPED else []
+    if not final:
+        return outcome
+    raced = launch(final, compose, hydra, on_change, title=partial(_name_final, sweep.place.name))
+    return SweepOutcome(max(code, raced.exit_code), [*outcome.jobs, *raced.jobs])
+
+
+def _name_final(search: str, plan: Plan) -> str:
+    """The same for the same finalists, so that their race is found again."""
+    return f"{search[:LONGEST_SEARCH]}-final-{plan.key[:4]}"
 
 
 def _prepare(plan: Plan, home: Path) -> Sweep:
@@ -96,7 +115,10 @@ def _prepare(plan: Plan, home: Path) -> Sweep:
         plan = with_threads(plan, place.threads)
     reuse = plan.execution.reuse
     archive = None if reuse == "never" else Archive(home, any_code=reuse == "loose")
-    return Sweep(plan, place, look_at(plan, place, archive), archive, home, open_screen())
+    statuses = look_at(plan, place, archive)
+    if plan.ranges:
+        read_rows(statuses, place)
+    return Sweep(plan, place, statuses, archive, home, open_screen())
 
 
 def _show(sweep: Sweep, strategy: Strategy) -> int:

@@ -23,15 +23,22 @@ from experiments.sweeps.jobs import Job, Plan, ValidationImages, name_jobs
 log = logging.getLogger(__name__)
 
 
-def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
+def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Mapping[str, str] | None = None) -> Plan:
     """Composes, validates and keys every job.
+
+    Args:
+        overrides: of each job.
+        composer: of the sweep.
+        ranges: of a search, by key: its plan may grow, so they stand for its jobs in the key.
 
     Raises:
         InputError: a mistake in any job (all mistakes of all jobs, each named), two jobs alike, or nothing to do.
     """
     if not overrides:
         raise InputError("the sweep is empty: give at least one value, as in optimizer=sgd,adam")
-    varied = _varied([[composer.parse(text) for text in job] for job in overrides])
+    given = [{override.key_or_group: _value(override) for override in map(composer.parse, job)} for job in overrides]
+    short = _short_names(given)
+    varied = [{name: job.get(key) for key, name in short.items()} for job in given]
     mistakes, composed = _Mistakes(varied), []
     for number, given in enumerate(overrides):
         with mistakes.of(number):
@@ -47,9 +54,11 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer) -> Plan:
             jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
-    identity = [[job.run_key for job in jobs], environment.sources_digest(), environment.versions()]
+    what = [job.run_key for job in jobs] if ranges is None else [jobs[0].run_key, dict(ranges)]
+    identity = [what, environment.sources_digest(), environment.versions()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation))
+    named = {short.get(key, key): text for key, text in (ranges or {}).items()}
+    return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation, named))
 
 
 class _Mistakes:
@@ -78,13 +87,12 @@ class _Mistakes:
             raise InputError(*(f"{name_jobs(jobs, self._varied)}: {text}" for text, jobs in self._jobs.items()))
 
 
-def _varied(jobs: Sequence[Sequence[Override]]) -> list[dict[str, Any]]:
-    """What differs between the jobs, by the shortest names that are not ambiguous."""
-    given = [{override.key_or_group: _value(override) for override in job} for job in jobs]
-    keys = [key for key in given[0] if len({json.dumps(job.get(key)) for job in given}) > 1]
+def _short_names(given: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The keys of what differs between the jobs, with the shortest names that are not ambiguous."""
+    all_keys = dict.fromkeys(key for job in given for key in job)  # in a search some jobs have more than others
+    keys = [key for key in all_keys if len({json.dumps(job.get(key)) for job in given}) > 1]
     last = Counter(key.rpartition(".")[2] for key in keys)
-    short = {key: key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys}
-    return [{short[key]: job.get(key) for key in keys} for job in given]
+    return {key: key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys}
 
 
 def _value(override: Override) -> bool | int | float | str | None:

@@ -58,8 +58,9 @@ def _alike(todo: Sequence[Status]) -> list[list[Status]]:
     groups: dict[str, list[Status]] = {}
     for status in todo:
         config = status.job.config
-        network = config.model_dump_json(include={"model": True, "dataset": True, "regularization": {"dropout", "l2"}})
-        groups.setdefault(network, []).append(status)
+        network = config.model_dump_json(include={"model": True, "dataset": True})
+        penalties = config.regularization.dropout > 0, config.regularization.l2 > 0  # how much changes no shape
+        groups.setdefault(f"{network} {penalties}", []).append(status)
     return list(groups.values())
 
 

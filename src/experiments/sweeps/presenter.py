@@ -57,6 +57,10 @@ class Presenter(Protocol):
         """How many jobs are still needed."""
         ...
 
+    def closing(self) -> Sequence[str]:
+        """Lines after the answer."""
+        ...
+
 
 class JobPresenter:
     """Tells of all jobs alike, as in a grid."""
@@ -97,3 +101,7 @@ class JobPresenter:
         """Jobs without a result that may get one."""
         counts = Counter(status.state for status in self._sweep.statuses)
         return sum(counts[state] for state in MISSING)
+
+    def closing(self) -> Sequence[str]:
+        """None: the table has told all."""
+        return ()

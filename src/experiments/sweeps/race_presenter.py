@@ -127,6 +127,10 @@ class RacePresenter:
         needed = {number for c in standing.left for number in self._race.jobs[c][: max(standing.round, FIRST_ROUND)]}
         return sum(not _has_result(self._sweep.statuses[number]) for number in needed)
 
+    def closing(self) -> Sequence[str]:
+        """None: the comparison has told all."""
+        return ()
+
     def _stand(self) -> Standing:
         return self._race.standing([seen_of(status) for status in self._sweep.statuses])
 

@@ -16,6 +16,7 @@ from experiments.results.states import RunState
 from experiments.sweeps.directory import Place, set_aside
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.status import JobState, Status
+from experiments.training.checkpoint import Checkpoints
 from experiments.upgrades import FormatError
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,19 @@ def _look_at(job: Job, place: Place, archive: Archive | None) -> Status:
         before, record, message = JobState.DONE, found, ""
     state = before if before in RESULTS else JobState.WAITING
     return Status(job, state, before, record=record if state == JobState.DONE else None, message=message)
+
+
+def read_rows(statuses: Sequence[Status], place: Place) -> None:
+    """Notes the epochs that every job has finished, for a strategy that decides by them."""
+    for status in statuses:
+        directory = place.directory_of(status.job)
+        with suppress(InputError, OSError):
+            if status.record:
+                status.rows = status.record.rows
+            elif status.state in RESULTS:
+                status.rows = records.load(directory).rows
+            elif not place.is_new:
+                status.rows = Checkpoints(directory / files.CHECKPOINT).rows()
 
 
 def _own(job: Job, place: Place) -> tuple[JobState, Record | None, str]:

@@ -15,7 +15,6 @@ from experiments.sweeps.search_table import SearchTable
 from experiments.sweeps.searches import final_jobs, final_seeds, planned_epochs, spent
 from experiments.sweeps.status import JobState, count_states, duration
 from experiments.sweeps.strategies.halving import RUNGS, Halving
-from experiments.sweeps.strategy import seen_of
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.tables import Row
 
@@ -89,8 +88,8 @@ class SearchPresenter:
         others = len(statuses) - MOST_ROWS
         lines = [f"{others} more configurations, paused before: the report has them all"] if others > 0 else []
         lines.append(
-            f"cost: {records} runs; {used.needed:,} epochs counted, {used.ahead:,} begun ahead, {used.reused:,} from other "
-            f"sweeps, of {sum(self._halving.epochs):,}. A larger sweep.keep or sweep.jobs goes on from here"
+            f"cost: {count(records, 'run')}; {used.needed:,} epochs counted, {used.ahead:,} begun ahead, {used.reused:,} "
+            f"from other sweeps, of {sum(self._halving.epochs):,}. A larger sweep.keep or sweep.jobs goes on from here"
         )
         if rungs[-1].is_complete and rungs[-1].kept:
             lines.append(f"finalists: {names([self._label(job) for job in rungs[-1].kept], len(statuses))}")

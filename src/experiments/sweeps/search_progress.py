@@ -58,10 +58,11 @@ class SearchProgress(Progress):
 
     def _bar(self) -> Table:
         done, left = self._epochs_done(), self.seconds_left()
+        passed = duration(time.monotonic() - self._started)
         line = Table.grid(padding=(0, 1))
         line.add_row(
             ProgressBar(total=max(1, self._least), completed=done, width=BAR_WIDTH),
-            f"{progress_of(self._table.rungs())}; {done}/{self._least} epochs  {duration(time.monotonic() - self._started)}"
+            f"{progress_of(self._table.rungs())}; {done}/{self._least} epochs  {passed}"
             + (f"  about {duration(left)} left" if left else ""),
         )
         return line

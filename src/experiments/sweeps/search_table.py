@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.config import as_text
 from experiments.sweeps.status import JobState, Status
 from experiments.sweeps.strategies.halving import BROKEN, RUNGS, Halving, Rung
 from experiments.sweeps.strategy import seen_of
-from experiments.sweeps.tables import Row
+from experiments.sweeps.tables import Row, value_text
 
 
 class SearchTable:
@@ -43,7 +42,7 @@ class SearchTable:
             epochs, accuracy = status.record.epochs_run, status.record.metrics["validation/accuracy"]
         return {
             "job": str(job),
-            **{name: "–" if value is None else as_text(value) for name, value in status.job.varied.items()},
+            **{name: value_text(value) for name, value in status.job.varied.items()},
             "epoch": f"{epochs}/{status.job.config.training.epochs}" if epochs else "",
             "validation": f"{accuracy:.2%}" if epochs else "",
             "rank": f"{place[job][1] + 1} of {len(rungs[number].scores)} at rung {number + 1}" if job in place else "",

@@ -9,11 +9,12 @@ from experiments.errors import InputError
 from experiments.sweeps.jobs import Plan
 from experiments.sweeps.status import Status
 from experiments.sweeps.strategies.halving import RUNGS, Halving
-from experiments.sweeps.strategy import seen_of
+from experiments.sweeps.strategy import Strategy, seen_of
 
 FINAL_SEEDS = 30  # fresh ones that the final may take: as many as seed=auto
 FEWEST_SEEDS = 3  # of each finalist, before anything is decided
-FINAL = "final"
+OWN = ("seed", "sweep.jobs", "sweep.until", "sweep.title")  # what the final sets, or has of its own
+FINAL = ("sweep.jobs=null", "sweep.until=decided", "sweep.title=null")
 
 
 class Range(NamedTuple):
@@ -78,13 +79,24 @@ def final_seeds(plan: Plan) -> range:
     return range(first, first + FINAL_SEEDS)
 
 
-def final_overrides(plan: Plan, finalists: Sequence[int]) -> list[list[str]]:
-    """The jobs of the race of the finalists: each on every fresh seed."""
-    kept = [
-        [text for text in plan.jobs[job].overrides if text.partition("=")[0].lstrip("+") not in ("seed", "sweep.jobs")]
-        for job in finalists
-    ]
-    return [[*texts, "sweep.until=decided", f"seed={seed}"] for texts in kept for seed in final_seeds(plan)]
+def final_overrides(plan: Plan, strategy: Strategy, statuses: Sequence[Status]) -> list[list[str]]:
+    """The jobs of the race of the finalists, each on every fresh seed; none where there is nothing to race.
+
+    Args:
+        plan: of the search.
+        strategy: of the sweep, which may be no search.
+        statuses: of its jobs, by number.
+    """
+    if not isinstance(strategy, Halving):
+        return []
+    finalists = strategy.winners([seen_of(status) for status in statuses]) or []
+    kept = [[text for text in plan.jobs[job].overrides if _key(text) not in OWN] for job in finalists]
+    seeds = final_seeds(plan) if len(kept) > 1 else range(0)
+    return [[*texts, *FINAL, f"seed={seed}"] for texts in kept for seed in seeds]
+
+
+def _key(text: str) -> str:
+    return text.partition("=")[0].lstrip("+")
 
 
 def spent(halving: Halving, statuses: Sequence[Status], sweep: str) -> Spent:

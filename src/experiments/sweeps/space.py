@@ -11,8 +11,10 @@ from hydra.core.override_parser.types import Override
 
 from experiments.config import Composition
 from experiments.errors import InputError
+from experiments.sweeps.auto_seed import is_auto
 from experiments.sweeps.ranges import Range, ranges_of
 
+ONE_SEED = "a search trains with one seed, and races its finalists over fresh ones by itself"
 MOST_COUNTED = 10_000  # points of a space that are counted one by one
 
 Compose = Callable[[Sequence[str]], Composition]
@@ -28,12 +30,14 @@ class Space:
         options: ranges of the groups whose option is chosen, by group.
         keys: the other keys that are chosen, wherever they apply.
         applying: for each choice of options (as overrides), the ranges of the keys that apply under it.
+        texts: every range as it was given, by group or key.
     """
 
     fixed: tuple[str, ...]
     options: Mapping[str, Range]
     keys: tuple[str, ...]
     applying: Mapping[Point, Mapping[str, Range]]
+    texts: Mapping[str, str]
 
     @property
     def dimensions(self) -> int:
@@ -59,11 +63,6 @@ class Space:
             for chosen, ranges in self.applying.items()
             for values in product(*(values.all() for values in ranges.values()))
         ]
-
-    def __str__(self) -> str:
-        """All that tells it from another space of the same fixed values."""
-        applying = {chosen: {key: str(r) for key, r in ranges.items()} for chosen, ranges in self.applying.items()}
-        return repr(({group: str(r) for group, r in self.options.items()}, self.keys, applying))
 
 
 def _size(ranges: Any) -> int | None:
@@ -96,7 +95,13 @@ def make_space(overrides: Sequence[Override], compose: Compose) -> Space:
     keys = {key: by_option for key, by_option in ranges.items() if "." in key}
     choices = product(*([f"{group}={value}" for value in values.values] for group, values in options.items()))
     applying = _applying(fixed, list(choices), keys, compose)
-    return Space(fixed, options, tuple(keys), applying)
+    return Space(fixed, options, tuple(keys), applying, {key: _text(by_option) for key, by_option in ranges.items()})
+
+
+def _text(by_option: Mapping[str, Range]) -> str:
+    if "" in by_option:
+        return str(by_option[""])
+    return f"{{{', '.join(f'{name}: {values}' for name, values in by_option.items())}}}"
 
 
 def _read(given: Mapping[str, Override]) -> tuple[dict[str, dict[str, Range]], list[str]]:
@@ -105,6 +110,8 @@ def _read(given: Mapping[str, Override]) -> tuple[dict[str, dict[str, Range]], l
     mistakes: list[str] = []
     for key, override in given.items():
         try:
+            if is_auto(override):
+                raise InputError(f"{override.input_line}: {ONE_SEED}")
             if (by_option := ranges_of(override)) is not None:
                 _require_searchable(key, override, by_option)
                 ranges[key] = by_option
@@ -115,7 +122,7 @@ def _read(given: Mapping[str, Override]) -> tuple[dict[str, dict[str, Range]], l
 
 def _require_searchable(key: str, override: Override, by_option: Mapping[str, Range]) -> None:
     if key == "seed":
-        raise InputError(f"{override.input_line}: a search trains with one seed, and its finalists with fresh ones")
+        raise InputError(f"{override.input_line}: {ONE_SEED}")
     if key.startswith(("sweep.", "tracking.", "hydra")) or key in ("sweep", "tracking"):
         raise InputError(f"{override.input_line}: must be the same in all jobs of a sweep")
     if key != override.key_or_group:

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import Literal
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console
@@ -113,7 +113,12 @@ def _ended(plan: Plan, group: Sequence[Status]) -> Row:
 
 
 def _setting(plan: Plan, status: Status) -> Row:
-    return {name: as_text(status.job.varied[name]) for name in plan.varied if name != "seed"}
+    return {name: value_text(status.job.varied[name]) for name in plan.varied if name != "seed"}
+
+
+def value_text(value: Any) -> str:
+    """A value as it is given; – where an option does not have it."""
+    return "–" if value is None else as_text(value)
 
 
 def _states(states: Sequence[str]) -> str:
