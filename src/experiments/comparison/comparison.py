@@ -16,6 +16,8 @@ from experiments.comparison.mistakes import Disagreement, Mistake, disagreement,
 from experiments.comparison.overfitting import OverfittingSeeds, judge
 from experiments.comparison.pairs import Field, Pair
 from experiments.comparison.races import RaceResult, find
+from experiments.comparison.searches import SearchResult
+from experiments.comparison.searches import find as find_search
 from experiments.comparison.selection import Selection, judge_selection
 from experiments.comparison.settings import label, of_sweep
 from experiments.errors import InputError
@@ -69,6 +71,7 @@ class Comparison:
         notes: what must be known to read the rest.
         race: what the sweep has decided, where the runs are those of a race.
         certificates: of its other configurations, the closest first; none while it is open.
+        search: what the sweep has tried, where the runs are those of a search.
     """
 
     configurations: tuple[Configuration, ...]
@@ -91,6 +94,7 @@ class Comparison:
     notes: tuple[str, ...]
     race: RaceResult | None = None
     certificates: tuple[Certificate, ...] = ()
+    search: SearchResult | None = None
 
     @property
     def raced(self) -> dict[int, Configuration]:
@@ -144,6 +148,7 @@ def compare(records: Sequence[Record]) -> Comparison:
         notes=(*notes, *race_notes),
         race=race,
         certificates=tuple(certify(race, _raced(race, configurations))) if race and race.is_decided else (),
+        search=find_search(records),
     )
 
 

@@ -28,12 +28,14 @@ class Trial(NamedTuple):
         settings: what the search has chosen for it; a key that does not apply is missing.
         accuracies: validation accuracy after each epoch that it has run.
         stands: whether it was paused, or ended, where it is.
+        record: its run.
     """
 
     job: int
     settings: Settings
     accuracies: tuple[float, ...]
     stands: bool = True
+    record: Record | None = None
 
     @property
     def score(self) -> float:
@@ -140,4 +142,4 @@ def _trial(record: Record, settings: Settings) -> Trial:
         accuracies = ()
     applying = {name: value for name, value in settings.items() if value is not None}
     stands = record.state in (RunState.FINISHED, RunState.PAUSED)
-    return Trial(int(record.directory.name), applying, accuracies, stands)
+    return Trial(int(record.directory.name), applying, accuracies, stands, record)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.configurations import UNTESTED, Configuration
 from experiments.comparison.formats import percent_interval, signed
 from experiments.comparison.pairs import Pair
-from experiments.comparison.settings import of_sweep, show
+from experiments.comparison.settings import Settings, of_sweep, show
+from experiments.results.records import Record
 
 
 class Column(NamedTuple):
@@ -115,7 +117,11 @@ def runs_csv(comparison: Comparison) -> str:
     """One line for each run, those that did not finish at the end, with every metric at full precision."""
     runs = [(rank, c, record) for rank, c in enumerate(comparison.configurations, 1) for record in c.records]
     metrics = list(dict.fromkeys(metric for _, _, record in runs for metric in record.metrics))
-    head = ["rank", "run", "state", "sweep", "job", *comparison.options, "seed", *metrics]
+    search = comparison.search
+    options = list(dict.fromkeys([*comparison.options, *(search.ranges if search else ())]))
+    paused = [t.record for t in search.trials if t.record and t.record.state == "paused"] if search else []
+    plans: dict[Path, Mapping[str, Settings]] = {}
+    head = ["rank", "run", "state", "sweep", "job", *options, "seed", *metrics]
     tail = ["overfits_from_epoch", "epochs_run", "parameters", "seconds", "run_key", "directory", "error"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -123,18 +129,27 @@ def runs_csv(comparison: Comparison) -> str:
     for rank, c, record in runs:
         overfits = record.overfitting.epoch if record.overfitting else None
         writer.writerow(
-            [rank, record.name, record.state, record.sweep, record.job, *c.settings.values(), record.seed]
+            [rank, record.name, record.state, record.sweep, record.job]
+            + [c.settings.get(option, of_sweep(record, plans).get(option)) for option in options]
+            + [record.seed]
             + [record.metrics.get(metric) for metric in metrics]
             + [overfits, record.epochs_run, record.parameters, record.seconds]
             + [record.run_key, record.directory.resolve(), None]
         )
-    for record in comparison.apart:
+    for record in (*paused, *comparison.apart):
         error = f"{record.error.type}: {record.error.message}" if record.error else None
-        settings = [of_sweep(record).get(option) for option in comparison.options]
+        settings = [of_sweep(record, plans).get(option) for option in options]
+        known = _of_last_epoch(record) if record in paused else record.metrics
         writer.writerow(
             [None, record.name, record.state, record.sweep, record.job, *settings, record.seed]
-            + [record.metrics.get(metric) for metric in metrics]
+            + [known.get(metric) for metric in metrics]
             + [None, record.epochs_run, record.parameters, record.seconds]
             + [record.run_key, record.directory.resolve(), error]
         )
     return text.getvalue()
+
+
+def _of_last_epoch(record: Record) -> dict[str, float]:
+    """What is known of a run that was paused."""
+    last = record.rows[-1]
+    return {"validation/accuracy": last.validation_accuracy, "validation/cross_entropy": last.validation_cross_entropy}
