@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from experiments.comparison import charts
+from experiments.comparison import charts, search_chart
 from experiments.comparison.axes import shade
 from experiments.comparison.bars import draw_bars
 from experiments.comparison.comparison import MATRIX, Comparison, compare
@@ -132,6 +132,10 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         "race_chart": race_chart(comparison.race, _race_styles(comparison)) if comparison.race else "",
         "race_names": _race_names(comparison),
         "race_rounds": rounds_table(comparison.race) if comparison.race else [],
+        "search": comparison.search,
+        "search_course": search_chart.course_chart(comparison.search) if comparison.search else "",
+        "search_slices": search_chart.slices(comparison.search) if comparison.search else [],
+        "search_names": search_chart.legend(comparison.search) if comparison.search else [],
         "reliability": reliability_chart(comparison.calibration.bins) if comparison.calibration else "",
         "images": images,
         "galleries": _galleries(comparison, images),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from experiments.bounded import PLAN_BYTES, read_json
 from experiments.comparison.settings import PLAN, Settings, of_sweep
 from experiments.errors import InputError
+from experiments.results.files import RECORD
 from experiments.results.records import Record
 from experiments.results.states import RunState
 
@@ -117,9 +118,11 @@ class SearchResult:
 
 
 def find(records: Sequence[Record]) -> SearchResult | None:
-    """The search that runs belong to; None where they belong to none, or not all to one."""
+    """The search that runs are all the runs of; None where they are not."""
     folders = {record.directory.parent for record in records}
-    if len(folders) != 1 or not (ranges := _ranges(folders.pop() / PLAN)):
+    if len(folders) != 1 or not (ranges := _ranges((folder := folders.pop()) / PLAN)):
+        return None
+    if len(list(folder.glob(f"*/{RECORD}"))) > len(records):
         return None
     plans: dict[Path, Mapping[str, Settings]] = {}
     trials = [_trial(record, of_sweep(record, plans)) for record in records if record.directory.name.isdecimal()]

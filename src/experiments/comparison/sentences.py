@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
-from experiments.comparison import race_sentences
+from experiments.comparison import race_sentences, search_sentences
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.comparisons import LEVEL
 from experiments.comparison.details import calibration, ensemble, importance, overfitting, second, selection
@@ -31,6 +31,7 @@ def sentences(comparison: Comparison) -> list[Sentence]:
     return [
         *headlines(comparison),
         *(_told("all seeds", _answer(comparison)) if _tells_the_race(comparison) else _of_race(comparison, "race")),
+        *(_told("finished runs", _answer(comparison)) if comparison.search else ()),
         Sentence("best", _best(comparison)),
         *_told("second", second(comparison)),
         *_told("field", _field(comparison)),
@@ -48,9 +49,19 @@ def headlines(comparison: Comparison) -> list[Sentence]:
     """What failed, what was found, and what it covers: all that somebody in a hurry must know."""
     return [
         *_told("no result", _failed(comparison)),
-        *(_of_race(comparison, "answer") if _tells_the_race(comparison) else _told("answer", _answer(comparison))),
+        *_answers(comparison),
         *_told("scope", _scope(comparison)),
     ]
+
+
+def _answers(comparison: Comparison) -> Iterator[Sentence]:
+    if comparison.search:
+        yield Sentence("answer", search_sentences.answer(comparison.search))
+        yield Sentence("cost", search_sentences.cost(comparison.search))
+    elif _tells_the_race(comparison):
+        yield from _of_race(comparison, "answer")
+    else:
+        yield Sentence("answer", _answer(comparison))
 
 
 def _tells_the_race(comparison: Comparison) -> bool:

@@ -89,7 +89,8 @@ class SearchPresenter:
         lines = [f"{others} more configurations, paused before: the report has them all"] if others > 0 else []
         lines.append(
             f"cost: {count(records, 'run')}; {used.needed:,} epochs counted, {used.ahead:,} begun ahead, "
-            f"{used.reused:,} from other sweeps, of {sum(self._halving.epochs):,}. A larger sweep.keep or sweep.jobs goes on from here"
+            f"{used.reused:,} from other sweeps, of {sum(self._halving.epochs):,}. "
+            "A larger sweep.keep or sweep.jobs goes on from here"
         )
         if rungs[-1].is_complete and rungs[-1].kept:
             lines.append(f"finalists: {names([self._label(job) for job in rungs[-1].kept], len(statuses))}")
