@@ -131,12 +131,14 @@ def test_space_of_one_point_is_no_search(space: Spaces) -> None:
         propose(space("optimizer=sgd", "optimizer.learning_rate=choice(0.1)"), 5, 0)
 
 
-def test_spaces_are_told_apart(space: Spaces) -> None:
-    given = "optimizer.learning_rate=interval(0.1,{})"
-    texts = {str(space("optimizer=sgd,adam", given.format(high))) for high in (0.2, 0.3)}
-    texts.add(str(space("optimizer=adam,sgd", given.format(0.2))))
-    assert len(texts) == 3
-    assert str(space("optimizer=sgd,adam", given.format(0.2), "training.epochs=5")) in texts
+def test_ranges_are_told_as_they_were_given(space: Spaces) -> None:
+    by_option = "optimizer.learning_rate={sgd: interval(0.1,0.2), adam: tag(log,interval(1e-4,1e-3))}"
+    found = space("training.epochs=5", "optimizer=sgd,adam", by_option, "training.batch_size=int(interval(16,64))")
+    assert list(found.texts.items()) == [
+        ("optimizer", "choice(sgd,adam)"),
+        ("optimizer.learning_rate", "{sgd: interval(0.1,0.2), adam: tag(log,interval(0.0001,0.001))}"),
+        ("training.batch_size", "int(interval(16,64))"),
+    ]
 
 
 @pytest.mark.parametrize(

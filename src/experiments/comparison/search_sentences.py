@@ -18,8 +18,8 @@ def answer(search: SearchResult) -> str:
     best = max(furthest, key=lambda trial: (trial.score, -trial.job))
     return (
         f"The best of {count(number, 'configuration')} so far is {label(best.settings)}, by validation accuracy "
-        f"({percent(best.score)} after {count(len(best.accuracies), 'epoch')}). It was chosen by this number, one run of "
-        "each, so the number is too high; the race of the finalists over fresh seeds says which is better."
+        f"({percent(best.score)} after {count(len(best.accuracies), 'epoch')}). It was chosen by this number, from one "
+        "run of each, so the number is too high; the race of the finalists over fresh seeds says which is better."
     )
 
 

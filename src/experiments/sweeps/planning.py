@@ -54,7 +54,7 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
             jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
-    what = [job.run_key for job in jobs] if ranges is None else [jobs[0].run_key, dict(ranges)]
+    what = [job.run_key for job in jobs] if ranges is None else [jobs[0].run_key, list(ranges.items())]
     identity = [what, environment.sources_digest(), environment.versions()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     named = {short.get(key, key): text for key, text in (ranges or {}).items()}
