@@ -66,7 +66,7 @@ def test_jobs_are_ordinary_ones_and_their_ranges_are_kept(searched: Searched) ->
         "beta_1": "interval(0.8,0.9)",
     }
     for job in plan.jobs:
-        assert (job.varied["beta_1"] is None) == (job.varied["optimizer"] == "sgd")
+        assert ("beta_1" in job.varied) == (job.varied["optimizer"] == "adam")
 
 
 def test_more_jobs_another_keep_and_other_finalists_are_the_same_search(searched: Searched) -> None:
@@ -154,8 +154,8 @@ def state_of(searched: Searched) -> tuple[Plan, Halving, list[Status]]:
 
 
 def test_table_tells_the_rung_the_rank_and_what_is_paused(searched: Searched) -> None:
-    _, halving, statuses = state_of(searched)
-    rows = SearchTable(halving, statuses).rows()
+    plan, halving, statuses = state_of(searched)
+    rows = SearchTable(halving, statuses, plan.varied).rows()
     assert [row["job"] for row in rows] == ["0", "1", "2", "3", "4", "5", "6", "7"]
     assert [row["state"] for row in rows[:4]] == ["goes on", "goes on", "paused", "running to epoch 2, ahead"]
     assert rows[0]["rank"] == "1 of 1 at rung 2"

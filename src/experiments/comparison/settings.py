@@ -28,7 +28,8 @@ def asked(records: Sequence[Record]) -> list[Settings]:
     plans: dict[Path, Mapping[str, Settings]] = {}
     given = [of_sweep(record, plans) for record in records]
     if all(given) and len({record.directory.parent for record in records}) == 1:
-        keys = [key for key in given[0] if len({settings.get(key) for settings in given}) > 1]
+        every = dict.fromkeys(key for settings in given for key in settings)  # some options have more than others
+        keys = [key for key in every if len({settings.get(key) for settings in given}) > 1]
         chosen = [{key: settings.get(key) for key in keys} for settings in given]
         keys_of = {record.keys[1]: tuple(values.items()) for record, values in zip(records, chosen, strict=True)}
         if len(set(keys_of.values())) == len(keys_of):

@@ -15,7 +15,7 @@ class Job:
     """One run of a sweep, frozen: editing `conf/` afterwards changes nothing in it. `number` counts from 0.
 
     Attributes:
-        varied: what differs between the jobs, by short names.
+        varied: what differs between the jobs, by short names; without the keys that only other options have.
         composed: the config as Hydra composed it.
         config: the same with its real data set and number of threads.
     """
@@ -68,7 +68,7 @@ class Plan:
     @property
     def varied(self) -> tuple[str, ...]:
         """Short names of what differs between the jobs."""
-        return tuple(self.jobs[0].varied)
+        return tuple(dict.fromkeys(name for job in self.jobs for name in job.varied))
 
     @property
     def threads(self) -> int:

@@ -38,7 +38,7 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
         raise InputError("the sweep is empty: give at least one value, as in optimizer=sgd,adam")
     given = [{override.key_or_group: _value(override) for override in map(composer.parse, job)} for job in overrides]
     short = _short_names(given)
-    varied = [{name: job.get(key) for key, name in short.items()} for job in given]
+    varied = [{name: job[key] for key, name in short.items() if key in job} for job in given]
     mistakes, composed = _Mistakes(varied), []
     for number, given in enumerate(overrides):
         with mistakes.of(number):

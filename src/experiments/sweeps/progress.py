@@ -172,7 +172,7 @@ def _row(status: Status) -> Row:
 
 def _widths(plan: Plan) -> dict[str, int]:
     """Of the widest value that a column can get: a table that changes its width would flicker."""
-    varied = {name: max(len(as_text(job.varied[name])) for job in plan.jobs) for name in plan.varied}
+    varied = {name: max(len(as_text(job.varied.get(name))) for job in plan.jobs) for name in plan.varied}
     epoch = max(2 * len(str(job.config.training.epochs)) + 1 for job in plan.jobs)
     return varied | {"epoch": epoch, "left": len("00:00"), "state": len("finishing")}
 

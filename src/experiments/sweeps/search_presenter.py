@@ -28,7 +28,7 @@ class SearchPresenter:
 
     def __init__(self, sweep: Sweep, halving: Halving) -> None:
         self._sweep, self._halving = sweep, halving
-        self._table = SearchTable(halving, sweep.statuses)
+        self._table = SearchTable(halving, sweep.statuses, sweep.plan.varied)
         self._told = 0  # decisions
 
     def announce(self) -> Sequence[str]:

@@ -16,10 +16,11 @@ class SearchTable:
     Args:
         halving: the strategy.
         statuses: of all jobs, which change while the search runs.
+        varied: short names of what it chooses.
     """
 
-    def __init__(self, halving: Halving, statuses: Sequence[Status]) -> None:
-        self._halving, self._statuses = halving, statuses
+    def __init__(self, halving: Halving, statuses: Sequence[Status], varied: Sequence[str]) -> None:
+        self._halving, self._statuses, self._varied = halving, statuses, varied
 
     def rungs(self) -> list[Rung]:
         """The decisions as they stand now."""
@@ -42,7 +43,7 @@ class SearchTable:
             epochs, accuracy = status.record.epochs_run, status.record.metrics["validation/accuracy"]
         return {
             "job": str(job),
-            **{name: value_text(value) for name, value in status.job.varied.items()},
+            **{name: value_text(status.job.varied.get(name)) for name in self._varied},
             "epoch": f"{epochs}/{status.job.config.training.epochs}" if epochs else "",
             "validation": f"{accuracy:.2%}" if epochs else "",
             "rank": f"{place[job][1] + 1} of {len(rungs[number].scores)} at rung {number + 1}" if job in place else "",

@@ -113,7 +113,7 @@ def _ended(plan: Plan, group: Sequence[Status]) -> Row:
 
 
 def _setting(plan: Plan, status: Status) -> Row:
-    return {name: value_text(status.job.varied[name]) for name in plan.varied if name != "seed"}
+    return {name: value_text(status.job.varied.get(name)) for name in plan.varied if name != "seed"}
 
 
 def value_text(value: Any) -> str:
@@ -156,6 +156,14 @@ def summary(plan: Plan, statuses: Sequence[Status]) -> str:
         length = [record.epochs_run, record.seconds, record.mlflow.run_id] if record else ["", "", ""]
         job = status.job
         writer.writerow(
-            [job.number, *job.varied.values(), status.state, job.run_key, *numbers, *length, status.message]
+            [
+                job.number,
+                *map(job.varied.get, plan.varied),
+                status.state,
+                job.run_key,
+                *numbers,
+                *length,
+                status.message,
+            ]
         )
     return text.getvalue()
