@@ -53,7 +53,7 @@ def test_run_that_is_under_way_makes_no_stage(search: SearchResult) -> None:
 def test_course_is_drawn_to_the_last_epoch(search: SearchResult) -> None:
     svg = course_chart(search)
     ElementTree.fromstring(svg)
-    assert "90.00% after 8 epochs" in svg
+    assert "90.00% accuracy after 8 epochs" in svg
     assert "4 to epoch 1" in svg
 
 

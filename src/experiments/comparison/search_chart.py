@@ -1,4 +1,4 @@
-"""A search as inline SVG: the best so far over the epochs spent, and for each option the score by its value."""
+"""A search as inline SVG: the best so far over the epochs spent, and for each option the error by its value."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from collections.abc import Callable, Hashable, Sequence
 from itertools import pairwise
 
-import numpy as np
 from markupsafe import Markup
 
-from experiments.comparison.axes import Axis, linear, logarithmic
+from experiments.comparison.axes import Axis, linear, logarithmic, round_ticks
 from experiments.comparison.charts import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Panel
 from experiments.comparison.parallel import levels
 from experiments.comparison.searches import SearchResult, Trial
@@ -17,57 +16,76 @@ from experiments.comparison.settings import show
 
 WIDE = 620  # of the course, in its own units
 RADII = (2.5, 4.0, 6.0)  # of a configuration in a slice: the longer it has run, the larger
-SEEN = 0.4  # quantile of the scores at which a slice begins: one that learned nothing would squeeze the rest
+SMALLEST_ERROR = 0.1  # percent, where no configuration makes any
 
 
 def course_chart(search: SearchResult) -> Markup:
-    """The best validation accuracy so far, percent, over the epochs of all configurations together."""
+    """The lowest validation error so far, percent, over the epochs of all configurations together."""
     course = search.course()
     if not course:
         return Markup()
-    horizontal = linear(0, search.epochs, LEFT, WIDE - RIGHT)
-    scores = [100 * best.accuracy for best in course]
-    vertical = linear(scores[0], scores[-1], HEIGHT - BOTTOM, TOP)
+    horizontal = _from_zero(search.epochs)
+    errors = [100 * (1 - best.accuracy) for best in course]
+    vertical = _vertical(errors)
     places = [
-        (horizontal.place(best.epochs), vertical.place(score)) for best, score in zip(course, scores, strict=True)
+        (horizontal.place(best.epochs), vertical.place(error)) for best, error in zip(course, errors, strict=True)
     ]
     steps = [f"{places[0][0]:.1f},{places[0][1]:.1f}"]
     for (_, before), (x, y) in pairwise(places):
         steps += [f"{x:.1f},{before:.1f}", f"{x:.1f},{y:.1f}"]
     steps.append(f"{horizontal.place(search.epochs):.1f},{places[-1][1]:.1f}")
     line = Markup('<g class="line s0"><title>{}</title><polyline points="{}"/></g>').format(
-        f"{scores[-1]:.2f}% after {search.epochs:,} epochs", " ".join(steps)
+        f"{100 - errors[-1]:.2f}% accuracy after {search.epochs:,} epochs", " ".join(steps)
     )
-    frame = _frame(vertical, WIDE, "epochs of all configurations together")
     ticks = [_text(horizontal.place(tick), HEIGHT - BOTTOM + 15, f"{tick:g}", "middle") for tick in horizontal.ticks]
     return Markup(
-        '<svg viewBox="0 0 {} {}" role="img" aria-label="Best validation accuracy so far">{}{}{}{}</svg>'
-    ).format(WIDE, HEIGHT, frame, Markup().join(ticks), _stages(search, horizontal), line)
+        '<svg viewBox="0 0 {} {}" role="img" aria-label="Lowest validation error so far">{}{}{}{}</svg>'
+    ).format(
+        WIDE,
+        HEIGHT,
+        _frame(vertical, WIDE, "epochs of all configurations together"),
+        Markup().join(ticks),
+        line,
+        _stages(search, horizontal),
+    )
+
+
+def _from_zero(epochs: int) -> Axis:
+    """To the last epoch, and no farther."""
+    width = WIDE - RIGHT - LEFT
+    ticks = [tick for tick in round_ticks(0, epochs) if tick <= epochs]
+    return Axis(lambda value: LEFT + width * value / epochs, ticks, lambda tick: f"{tick:g}")
+
+
+def _vertical(errors: Sequence[float]) -> Axis:
+    """Percent of error, logarithmic, the lowest on top: the last tenths count, and those far behind are seen too."""
+    positive = [error for error in errors if error > 0] or [SMALLEST_ERROR]
+    low = min(positive) if min(errors) > 0 else min(positive) / 2
+    return logarithmic(low, max(*positive, 1.5 * low), TOP, HEIGHT - BOTTOM)
 
 
 def _stages(search: SearchResult, horizontal: Axis) -> Markup:
     """Where each stage ends, and how many configurations it had."""
     rule = Markup('<line class="axis" stroke-dasharray="2 4" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>')
+    label = Markup('<text class="halo" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>')
     parts, before = list[Markup](), 0.0
     for stage, end in zip(search.stages, search.ends(), strict=True):
         number = sum(len(trial.accuracies) >= stage for trial in search.trials)
         x = horizontal.place(end)
         parts.append(rule.format(x, TOP, HEIGHT - BOTTOM))
         if x - horizontal.place(before) > WIDE / 10:
-            parts.append(
-                _text((x + horizontal.place(before)) / 2, HEIGHT - BOTTOM - 6, f"{number} to epoch {stage}", "middle")
-            )
+            middle = (x + horizontal.place(before)) / 2
+            parts.append(label.format(middle, HEIGHT - BOTTOM - 6, f"{number} to epoch {stage}"))
         before = end
     return Markup().join(parts)
 
 
 def slices(search: SearchResult) -> list[Panel]:
-    """For each option that has several values a panel: value against validation accuracy, longer runs larger."""
+    """For each option that has several values a panel: value against validation error, longer runs larger."""
     known = [trial for trial in search.trials if math.isfinite(trial.score)]
     if not known:
         return []
-    scores = [100 * trial.score for trial in known]
-    vertical = linear(float(np.quantile(scores, SEEN)), max(scores), HEIGHT - BOTTOM, TOP)
+    vertical = _vertical([100 * (1 - trial.score) for trial in known])
     panels = []
     for name in search.ranges:
         having = [trial for trial in known if name in trial.settings]
@@ -82,7 +100,7 @@ def _slice(search: SearchResult, name: str, trials: Sequence[Trial], vertical: A
     order = sorted(trials, key=lambda trial: (search.stage_of(trial), trial.score))
     marks = [_mark(search, trial, place(trial.settings[name]), vertical) for trial in order]
     labels = [_text(x, HEIGHT - BOTTOM + 15, label, "middle") for x, label in ticks]
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="Validation accuracy by {}">{}{}{}</svg>').format(
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="Validation error by {}">{}{}{}</svg>').format(
         WIDTH, HEIGHT, name, _frame(vertical, WIDTH, name), Markup().join(labels), Markup().join(marks)
     )
 
@@ -107,7 +125,7 @@ def _mark(search: SearchResult, trial: Trial, x: float, vertical: Axis) -> Marku
     last = len(search.stages) - 1
     stage = search.stage_of(trial)
     radius = RADII[-1] if stage == last else RADII[min(stage, len(RADII) - 2)]
-    height = min(vertical.place(100 * trial.score), HEIGHT - BOTTOM)
+    height = vertical.place(100 * (1 - trial.score))
     settings = ", ".join(f"{name} {show(value)}" for name, value in trial.settings.items())
     told = f"job {trial.job}: {settings}: {100 * trial.score:.2f}% after {len(trial.accuracies)} epochs"
     style = "s0" if stage == last else "s5" if stage else "rest"

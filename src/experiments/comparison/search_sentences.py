@@ -10,16 +10,23 @@ from experiments.comparison.settings import label
 
 
 def answer(search: SearchResult) -> str:
-    """The best of those that have run furthest, and why its score is no claim."""
+    """The best of those that have run furthest."""
     number, stage = len(search.trials), search.stages[-1]
     furthest = [t for t in search.trials if len(t.accuracies) >= stage and math.isfinite(t.score)]
     if not furthest:
         return f"The search is open: {count(number, 'configuration')} tried, none with a result."
     best = max(furthest, key=lambda trial: (trial.score, -trial.job))
     return (
-        f"The best of {count(number, 'configuration')} so far is {label(best.settings)}, by validation accuracy "
-        f"({percent(best.score)} after {count(len(best.accuracies), 'epoch')}). It was chosen by this number, from one "
-        "run of each, so the number is too high; the race of the finalists over fresh seeds says which is better."
+        f"The best of {count(number, 'configuration')} so far is {label(best.settings)}: {percent(best.score)} "
+        f"validation accuracy after {count(len(best.accuracies), 'epoch')}."
+    )
+
+
+def scope() -> str:
+    """What the answer is worth."""
+    return (
+        "It was chosen by this number, from one run of each, so the number is too high. "
+        "The race of the finalists over fresh seeds says which is better."
     )
 
 

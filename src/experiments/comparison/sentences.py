@@ -31,7 +31,7 @@ def sentences(comparison: Comparison) -> list[Sentence]:
     return [
         *headlines(comparison),
         *(_told("all seeds", _answer(comparison)) if _tells_the_race(comparison) else _of_race(comparison, "race")),
-        *(_told("finished runs", _answer(comparison)) if comparison.search else ()),
+        *_of_search(comparison),
         Sentence("best", _best(comparison)),
         *_told("second", second(comparison)),
         *_told("field", _field(comparison)),
@@ -50,18 +50,25 @@ def headlines(comparison: Comparison) -> list[Sentence]:
     return [
         *_told("no result", _failed(comparison)),
         *_answers(comparison),
-        *_told("scope", _scope(comparison)),
+        *(_told("scope", _scope(comparison)) if not comparison.search else ()),
     ]
 
 
 def _answers(comparison: Comparison) -> Iterator[Sentence]:
     if comparison.search:
         yield Sentence("answer", search_sentences.answer(comparison.search))
-        yield Sentence("cost", search_sentences.cost(comparison.search))
+        yield Sentence("worth", search_sentences.scope())
     elif _tells_the_race(comparison):
         yield from _of_race(comparison, "answer")
     else:
         yield Sentence("answer", _answer(comparison))
+
+
+def _of_search(comparison: Comparison) -> Iterator[Sentence]:
+    if comparison.search:
+        yield Sentence("cost", search_sentences.cost(comparison.search))
+        yield Sentence("finished runs", _answer(comparison))
+        yield from _told("scope", _scope(comparison))
 
 
 def _tells_the_race(comparison: Comparison) -> bool:

@@ -74,24 +74,27 @@ class SearchPresenter:
 
     def table(self) -> Sequence[Row]:
         """The configurations that have got furthest, the best first."""
-        return self._table.rows()[:MOST_ROWS]
+        rows = self._table.rows()
+        others = len(rows) - MOST_ROWS
+        rest = (
+            [dict.fromkeys(rows[0], "") | {"job": "…", "state": f"{others} more, in the report"}] if others > 0 else []
+        )
+        return [*rows[:MOST_ROWS], *rest]
 
     def missing(self) -> int:
         """The jobs that a decision still waits for."""
         return sum(len(rung.entered) - len(rung.scores) - len(rung.broken) for rung in self._table.rungs())
 
     def closing(self) -> Sequence[str]:
-        """What is left out of the table, and what the search has cost."""
+        """What the search has cost, and who goes to the final."""
         statuses, rungs = self._sweep.statuses, self._table.rungs()
         used = spent(self._halving, statuses, self._sweep.place.name)
         records = sum(bool(status.rows) or status.state in (JobState.FAILED, JobState.DIVERGED) for status in statuses)
-        others = len(statuses) - MOST_ROWS
-        lines = [f"{others} more configurations, paused before: the report has them all"] if others > 0 else []
-        lines.append(
+        lines = [
             f"cost: {count(records, 'run')}; {used.needed:,} epochs counted, {used.ahead:,} begun ahead, "
             f"{used.reused:,} from other sweeps, of {sum(self._halving.epochs):,}. "
             "A larger sweep.keep or sweep.jobs goes on from here"
-        )
+        ]
         if rungs[-1].is_complete and rungs[-1].kept:
             lines.append(f"finalists: {names([self._label(job) for job in rungs[-1].kept], len(statuses))}")
         return lines

@@ -37,6 +37,11 @@ class SearchProgress(Progress):
         self._halving, self._table = halving, table
         self._least = planned_epochs(halving).least
 
+    def _outcome(self, status: Status) -> str:
+        if status.state == JobState.PAUSED and status.row:
+            return f"paused after epoch {status.row.epoch}: validation accuracy {status.row.validation_accuracy:.2%}"
+        return super()._outcome(status)
+
     def seconds_left(self) -> float | None:
         """By the epochs that this sweep has seen, of those that the decisions still need; None at the start."""
         seconds = [row.seconds for status in self._statuses if status.changed for row in status.rows]
