@@ -110,7 +110,7 @@ def read_rows(statuses: Sequence[Status], place: Place) -> None:
                 status.rows = status.record.rows
             elif status.state in RESULTS:
                 status.rows = records.load(directory).rows
-            elif not place.is_new:
+            elif status.before not in (JobState.NEW, JobState.DAMAGED):
                 status.rows = Checkpoints(directory / files.CHECKPOINT).rows()
 
 
