@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from experiments.errors import InputError
-from hydra_plugins.experiments_local import LocalSweeper, _count
+from hydra_plugins.experiments_local import LocalSweeper, _count, _values
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,7 @@ def test_more_jobs_than_allowed_are_refused_with_their_number() -> None:
         sweeper._refuse_too_many(parse(["seed=range(1000000)", "optimizer=sgd,adam"]))
 
 
+
 class Kept:
     """A launcher that keeps what it is asked to launch."""
 
@@ -58,3 +60,22 @@ def test_automatic_seeds_replace_those_of_a_question() -> None:
     assert len(kept.jobs) == 60
     sweeper.sweep(["seed=auto", "sweep.until=all"])
     assert kept.jobs[0] == ["optimizer=sgd", "seed=0", "sweep.until=all"]
+
+
+@pytest.mark.parametrize("text", ["interval(0.1,1)", "tag(log,interval(0.1,1))", "{sgd: interval(0.1,1), adam: 0.1}"])
+def test_interval_needs_a_number_of_jobs(text: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([f"optimizer.learning_rate={text}"])
+    told = "holds any number of values; name them, use range(start,stop,step), or try some of them: sweep.jobs=40"
+    with pytest.raises(InputError) as caught:
+        _values(override)
+    assert caught.value.mistakes == (f"optimizer.learning_rate={text}: {told}",)
+
+
+@pytest.mark.parametrize(
+    ("configured", "given", "is_search"),
+    [(None, [], False), (40, [], True), (None, ["sweep.jobs=40"], True), (40, ["sweep.jobs=null"], False)],
+)
+def test_number_of_jobs_makes_a_search(configured: int | None, given: list[str], is_search: bool) -> None:
+    sweeper = LocalSweeper()
+    sweeper._config = OmegaConf.create({"sweep": {"jobs": configured}})
+    assert sweeper._is_search(OverridesParser.create().parse_overrides(given)) is is_search

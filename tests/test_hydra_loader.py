@@ -91,6 +91,7 @@ def test_setting_that_is_as_here_is_taken(override: str) -> None:
         (f"model={CONF}/model/cnn", "no such option; did you mean cnn?"),
         ("optimizer=sgd,adam", "optimizer=sgd,adam: is a sweep, which needs -m; a list is written in brackets, [a,b]"),
         ("seed=range(0,3)", "seed=range(0,3): is a sweep, which needs -m; "),
+        ("optimizer.learning_rate={sgd: interval(0.1,1)}", "is a sweep, which needs -m; "),
         ("optimizer=null", "Config group override must be a string or a list"),
         ("hydra.searchpath=[/no/such/folder]", "/no/such/folder: no such folder"),
     ],
@@ -133,7 +134,7 @@ def test_launcher_keeps_hydras_contract(monkeypatch: pytest.MonkeyPatch) -> None
 
     ended = [job(0, "done"), job(1, "failed", "ValueError: no")]
 
-    def conducted(overrides: Any, compose: Any, hydra: Any, on_change: Any) -> Any:
+    def conducted(overrides: Any, compose: Any, hydra: Any, on_change: Any, ranges: Any = None) -> Any:
         for status in (job(0, "running"), ended[0], job(1, "running"), ended[1]):
             on_change(status)
         return SimpleNamespace(exit_code=1, jobs=ended)
