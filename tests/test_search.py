@@ -132,6 +132,14 @@ def test_fewer_points_than_finalists_are_refused(composer: Composer) -> None:
         choose(make_plan(jobs, composer, ranges))
 
 
+def test_other_validation_images_and_a_seed_without_followers_are_refused(searched: Searched) -> None:
+    with pytest.raises(InputError, match="all jobs must be judged by the same validation images"):
+        choose(searched("sweep.jobs=6", "dataset.validation_fraction=0.1,0.2"))
+    with pytest.raises(InputError, match="seed: must be at most 4294967265, so that the final has 30 after it"):
+        choose(searched("sweep.jobs=6", "seed=4294967266"))
+    choose(searched("sweep.jobs=6", "seed=4294967265"))
+
+
 # What it takes, and what is told.
 
 

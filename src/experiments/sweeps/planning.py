@@ -46,7 +46,7 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
     mistakes.tell()
     _require_same_sweep_settings(composed)
     jobs: list[Job] = []
-    data = _Data(decides=composed[0].sweep.until == "decided")
+    data = _Data(decides=composed[0].sweep.until == "decided" or ranges is not None)
     for number, (config, _) in enumerate(composed):
         with mistakes.of(number):
             resolved, digest = data.resolve(config)

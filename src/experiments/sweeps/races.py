@@ -34,7 +34,7 @@ def plan_race(plan: Plan) -> Race:
     if len(seeds[0]) < FIRST_ROUND:
         rule = f"a race needs {FIRST_ROUND} or more seeds of every configuration"
         raise InputError(f"sweep.until=decided: {rule}, received {len(seeds[0])}; seed=auto takes up to 30")
-    images = _validation_images(plan)
+    images = validation_images(plan, "sweep.until=decided")
     order = {job.config.seed: place for place, job in enumerate(groups[0])}
     jobs = tuple(tuple(job.number for job in sorted(g, key=lambda job: order[job.config.seed])) for g in groups)
     floor = POINTS / images if execution.metric.endswith("accuracy") else 0.0
@@ -52,8 +52,8 @@ def _configurations(plan: Plan) -> list[list[Job]]:
     return list(groups.values())
 
 
-def _validation_images(plan: Plan) -> int:
-    """How many all jobs are judged by.
+def validation_images(plan: Plan, asked: str) -> int:
+    """How many images all jobs are judged by; `asked` is what needs that they are the same.
 
     Raises:
         InputError: some are judged by others.
@@ -63,7 +63,7 @@ def _validation_images(plan: Plan) -> int:
         own = plan.validation[job.config.dataset.model_dump_json()]
         if own != first:
             raise InputError(
-                f"sweep.until=decided: all jobs must be judged by the same validation images; those of {job} are not "
+                f"{asked}: all jobs must be judged by the same validation images; those of {job} are not "
                 f"those of {plan.jobs[0]} ({own.images:,} and {first.images:,}, or others)"
             )
     return first.images

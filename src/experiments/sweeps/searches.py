@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 from experiments.errors import InputError
 from experiments.sweeps.jobs import Plan
+from experiments.sweeps.races import validation_images
 from experiments.sweeps.status import Status
 from experiments.sweeps.strategies.halving import RUNGS, Halving
 from experiments.sweeps.strategy import Strategy, seen_of
 
 FINAL_SEEDS = 30  # fresh ones that the final may take: as many as seed=auto
+LAST_SEED = 2**32 - 1
 FEWEST_SEEDS = 3  # of each finalist, before anything is decided
 OWN = ("seed", "sweep.jobs", "sweep.until", "sweep.title")  # what the final sets, or has of its own
 FINAL = ("sweep.jobs=null", "sweep.until=decided", "sweep.title=null")
@@ -46,9 +48,14 @@ def plan_search(plan: Plan) -> Halving:
     """The halving of a plan's jobs.
 
     Raises:
-        InputError: there are fewer jobs than finalists.
+        InputError: there are fewer jobs than finalists, jobs are judged by different images, or the seed leaves none for
+            the final.
     """
     execution = plan.execution
+    validation_images(plan, "sweep.jobs")
+    if final_seeds(plan)[-1] > LAST_SEED:
+        rule = f"must be at most {LAST_SEED - FINAL_SEEDS}, so that the final has {FINAL_SEEDS} after it"
+        raise InputError(f"seed: {rule}, received {plan.jobs[0].config.seed}")
     if len(plan.jobs) < execution.finalists:
         rule = f"must be at most the {len(plan.jobs)} configurations of the search"
         raise InputError(f"sweep.finalists: {rule}, received {execution.finalists}")
