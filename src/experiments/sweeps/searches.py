@@ -48,7 +48,7 @@ def plan_search(plan: Plan) -> Halving:
     """The halving of a plan's jobs.
 
     Raises:
-        InputError: there are fewer jobs than finalists, jobs are judged by different images, or the seed leaves none for
+        InputError: there are fewer jobs than finalists, some are judged by other images, or the seed leaves none for
             the final.
     """
     execution = plan.execution
