@@ -36,9 +36,8 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
     """
     if not overrides:
         raise InputError("the sweep is empty: give at least one value, as in optimizer=sgd,adam")
-    given = [{override.key_or_group: _value(override) for override in map(composer.parse, job)} for job in overrides]
-    short = _short_names(given)
-    varied = [{name: job[key] for key, name in short.items() if key in job} for job in given]
+    parsed = [[composer.parse(text) for text in job] for job in overrides]
+    varied = _varied(parsed)
     mistakes, composed = _Mistakes(varied), []
     for number, given in enumerate(overrides):
         with mistakes.of(number):
@@ -57,6 +56,7 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
     what = [job.run_key for job in jobs] if ranges is None else [jobs[0].run_key, list(ranges.items())]
     identity = [what, environment.sources_digest(), environment.versions()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    short = _short_names(_values(parsed))
     named = {short.get(key, key): text for key, text in (ranges or {}).items()}
     return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation, named))
 
@@ -87,9 +87,20 @@ class _Mistakes:
             raise InputError(*(f"{name_jobs(jobs, self._varied)}: {text}" for text, jobs in self._jobs.items()))
 
 
+def _varied(jobs: Sequence[Sequence[Override]]) -> list[dict[str, Any]]:
+    """What differs between the jobs, by short names; in a search some have more keys than others."""
+    values = _values(jobs)
+    short = _short_names(values)
+    return [{name: job[key] for key, name in short.items() if key in job} for job in values]
+
+
+def _values(jobs: Sequence[Sequence[Override]]) -> list[dict[str, Any]]:
+    return [{override.key_or_group: _value(override) for override in job} for job in jobs]
+
+
 def _short_names(given: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The keys of what differs between the jobs, with the shortest names that are not ambiguous."""
-    all_keys = dict.fromkeys(key for job in given for key in job)  # in a search some jobs have more than others
+    all_keys = dict.fromkeys(key for job in given for key in job)
     keys = [key for key in all_keys if len({json.dumps(job.get(key)) for job in given}) > 1]
     last = Counter(key.rpartition(".")[2] for key in keys)
     return {key: key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in keys}
