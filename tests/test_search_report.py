@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from experiments.comparison.search_chart import course_chart, legend, slices
-from experiments.comparison.searches import Best, SearchResult, Trial, _ranges
+from experiments.comparison.searches import Best, SearchResult, Trial, _ranges, find
+from synthetic_runs import rows_of, write_run
 
 RANGES = {
     "optimizer": "choice(sgd,adam)",
@@ -100,3 +101,20 @@ def test_plan_that_tells_of_no_search_is_none(tmp_path: Path, text: str) -> None
     (tmp_path / "plan.json").write_text(json.dumps({"search": {"a": "interval(0,1)"}}))
     assert _ranges(tmp_path / "plan.json") == {"a": "interval(0,1)"}
     assert _ranges(tmp_path / "nothing.json") == {}
+
+
+def test_search_is_told_of_all_that_has_finished_and_not_of_a_part(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(json.dumps({"search": {"learning_rate": "interval(0,1)"}}))
+    made = [
+        write_run(tmp_path / str(number), None, state=state, rows=rows_of([0.5], [0.4], [0.9]), sweep=tmp_path.name,
+                  varied={"learning_rate": 0.1 * number}, error=None)
+        for number, state in enumerate(("finished", "finished", "paused", "running"))
+    ]  # fmt: skip
+    found = find(made[:3])
+    assert found
+    assert [trial.stands for trial in found.trials] == [True, True, True]
+    assert found.trials[2].settings == {"learning_rate": 0.2}
+    assert find(made[:2]) is not None
+    assert find(made[1:]) is None
+    (tmp_path / "plan.json").unlink()
+    assert find(made) is None

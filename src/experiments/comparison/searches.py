@@ -14,7 +14,7 @@ from experiments.bounded import PLAN_BYTES, read_json
 from experiments.comparison.settings import PLAN, Settings, of_sweep
 from experiments.errors import InputError
 from experiments.results.files import RECORD
-from experiments.results.records import Record
+from experiments.results.records import Record, load
 from experiments.results.states import RunState
 
 SEARCH = "search"  # in a sweep's plan: the ranges of what it chooses, by short name
@@ -118,16 +118,24 @@ class SearchResult:
 
 
 def find(records: Sequence[Record]) -> SearchResult | None:
-    """The search that runs are all the runs of; None where they are not."""
+    """The search that runs belong to; None where they belong to none, or are a part of those that are finished."""
     folders = {record.directory.parent for record in records}
     if len(folders) != 1 or not (ranges := _ranges((folder := folders.pop()) / PLAN)):
         return None
-    if len(list(folder.glob(f"*/{RECORD}"))) > len(records):
+    given = {record.directory.name for record in records}
+    if any(_has_finished(path.parent) for path in folder.glob(f"*/{RECORD}") if path.parent.name not in given):
         return None
     plans: dict[Path, Mapping[str, Settings]] = {}
     trials = [_trial(record, of_sweep(record, plans)) for record in records if record.directory.name.isdecimal()]
     known = [trial for trial in trials if trial.accuracies]
     return SearchResult(ranges, tuple(sorted(known, key=lambda trial: trial.job))) if known else None
+
+
+def _has_finished(directory: Path) -> bool:
+    try:
+        return load(directory).state == RunState.FINISHED
+    except InputError:
+        return False
 
 
 def _ranges(path: Path) -> dict[str, str]:

@@ -54,7 +54,8 @@ class Followups:
             self._reporter.leave(0)
             self._reporter = None
         with suppress(InputError):  # the end tells what is wrong
-            self._reporter = Worker(compare, self._sweep.directories(JobState.DONE), self._sweep.place.path)
+            known = [*self._sweep.directories(JobState.DONE), *self._sweep.directories(JobState.PAUSED)]
+            self._reporter = Worker(compare, known, self._sweep.place.path)
 
     def close(self) -> None:
         """Waits for what is under way, not for long."""
