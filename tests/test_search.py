@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import os
-import signal
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.console import Console
 
-from conftest import SMALL, Ended, epoch_row, started, write_record
+from conftest import SMALL, epoch_row, write_record
+from experiments.comparison.settings import label
 from experiments.comparison.table import _of_last_epoch
 from experiments.conf import CONF
 from experiments.errors import InputError
-from experiments.results import files, records
-from experiments.sweeps.choice import choose
+from experiments.results import files
+from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import find_place, freeze
+from experiments.sweeps.executor import Ended as WorkerEnded
+from experiments.sweeps.executor import Ending, EpochDone, Event
 from experiments.sweeps.jobs import Plan
 from experiments.sweeps.planning import make_plan
 from experiments.sweeps.proposals import plan_jobs
+from experiments.sweeps.scheduler import Scheduler
 from experiments.sweeps.search_table import SearchTable
 from experiments.sweeps.searches import final_overrides, final_seeds, planned_epochs, spent
 from experiments.sweeps.status import JobState, Status
 from experiments.sweeps.strategies.halving import Halving
+from experiments.sweeps.strategy import seen_of
+from experiments.sweeps.sweep import Sweep
+from test_scheduler import NoFollowups
 
 RANGES = ("optimizer=sgd,adam", "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))", "training.epochs=8")
 Searched = Callable[..., Plan]
@@ -201,73 +208,84 @@ def test_paused_run_is_known_by_its_last_epoch(tmp_path: Path) -> None:
     assert _of_last_epoch(record) == {"validation/accuracy": 0.75, "validation/cross_entropy": 0.25}
 
 
-# Whole commands.
-
-SEARCH = (
-    "-m", *SMALL, *RANGES, "model=linear", "tracking=none", "sweep.workers=2", "sweep.jobs=5", "sweep.finalists=2",
-    "sweep.margin=50",
-)  # fmt: skip
+# Carried out, with made-up workers.
 
 
-class Seen(NamedTuple):
-    """A search that was killed and begun again, the same command once more, and its best job alone."""
+class Workers:
+    """An executor whose runs get better at a pace of their own, an epoch at each look."""
 
-    first: Path
-    ends: list[Ended]
-    alone: Ended
+    def __init__(self, sweep: Sweep, slots: int) -> None:
+        self.slots, self._sweep = slots, sweep
+        self._running: dict[int, int | None] = {}
 
+    def submit(self, run: tuple[int, int | None], output: Path) -> int:
+        del output
+        self._running[run[0]] = run[1]
+        return run[0]
 
-def search_that_is_killed(home: Path) -> Seen:
-    with started(home, *SEARCH) as command:
-        command.wait_for("paused")
-        command.process.send_signal(signal.SIGKILL)
-    ends = []
-    for _ in range(2):
-        with started(home, *SEARCH) as command:
-            ends.append(command.finish())
-    (search,) = (path for path in (home / "multirun").glob("[0-9]*") if "-final-" not in path.name)
-    best = next(path for path in sorted(search.glob("[0-9]*")) if records.load(path).state == "finished")
-    job = json.loads((search / "plan.json").read_text())["jobs"][int(best.name)]
-    alone = [text for text in job["overrides"] if not text.startswith("sweep.")]
-    with started(home, *alone) as command:
-        return Seen(best, ends, command.finish())
+    def events(self, timeout_seconds: float) -> Iterator[tuple[int, Event]]:
+        del timeout_seconds
+        for number, until in list(self._running.items()):
+            epoch = len(self._sweep.statuses[number].rows) + 1
+            accuracy = 1 - (number % 5 + 1) / (10 * epoch)
+            row = dataclasses.replace(epoch_row(epoch), validation_accuracy=accuracy)
+            yield number, EpochDone(row)
+            if epoch in (until, 8):
+                del self._running[number]
+                if epoch == 8:
+                    metrics = {
+                        "validation/accuracy": accuracy,
+                        "validation/cross_entropy": row.validation_cross_entropy,
+                    }
+                    directory = self._sweep.place.directory_of(self._sweep.plan.jobs[number])
+                    write_record(directory, state="finished", sweep=self._sweep.place.name, metrics=metrics)
+                yield number, WorkerEnded(Ending.FINISHED if epoch == 8 else Ending.PAUSED)
 
+    def stop(self, handle: int, *, now: bool) -> None: ...
 
-SCENARIOS = (search_that_is_killed,)
+    def kill(self, handle: int) -> None: ...
 
-
-@pytest.fixture
-def seen(endings: dict[str, Future[Seen]]) -> Seen:
-    return endings["search_that_is_killed"].result()
-
-
-@pytest.mark.slow
-def test_search_that_was_killed_goes_on_and_ends_with_a_race(seen: Seen) -> None:
-    first, again = seen.ends
-    assert (first.code, again.code) == (0, 0)
-    assert "a search of 5 configurations" in first.out
-    assert "rung 3 is decided: 2 of 2 go to the final" in first.out
-    assert "a race of 2 over seeds 1-30" in first.out
-    assert "-final-" in first.out.splitlines()[-1]
-    assert again.out.splitlines()[-1] == first.out.splitlines()[-1]
-    assert "started" not in again.out
+    def close(self) -> None: ...
 
 
-@pytest.mark.slow
-def test_finalist_equals_a_run_that_was_never_paused(seen: Seen) -> None:
-    paused, whole = records.load(seen.first), seen.alone.record
-    assert [row.weights_digest for row in paused.rows] == [row.weights_digest for row in whole.rows]
-    assert [row.learning_rate for row in paused.rows] == [row.learning_rate for row in whole.rows]
-    assert paused.metrics == whole.metrics
-    assert paused.run_key == whole.run_key
-
-
-@pytest.mark.slow
-def test_accounting_is_that_of_the_records_on_disk(seen: Seen) -> None:
-    found = [records.load(path) for path in seen.first.parent.glob("[0-9]*")]
-    epochs = sum(len(record.rows) for record in found)
-    assert len(found) == 5
-    (cost,) = {line for line in seen.ends[-1].out.splitlines() if line.startswith("cost: 5 runs; ")}
-    counted, ahead, reused = (int(part.split()[0]) for part in cost.partition("; ")[2].split(", ")[:3])
-    assert counted + ahead + reused == epochs
-    assert {record.state for record in found} == {"finished", "paused"}
+@pytest.mark.parametrize("slots", [1, 3])
+def test_scheduler_carries_a_search_out_and_tells_of_it(
+    searched: Searched, home: Path, caplog: pytest.LogCaptureFixture, slots: int
+) -> None:
+    plan = searched("sweep.jobs=12", "sweep.finalists=2")
+    freeze(plan, find_place(plan, home))
+    statuses = [Status(job) for job in plan.jobs]
+    sweep = Sweep(plan, find_place(plan, home), statuses, None, home, Console(file=io.StringIO(), width=150))
+    strategy = choose(plan)
+    presenter = present(strategy, sweep)
+    assert isinstance(strategy, Halving)
+    told = presenter.announce()
+    assert told[0].startswith("a search of 12 configurations (12 new): 27 of 96 epochs; ")
+    assert told[1].endswith("then the best 2 race over the fresh seeds 1-30: 6 to 60 jobs")
+    progress = presenter.progress(None)
+    with caplog.at_level("INFO"):
+        Scheduler(
+            sweep,
+            strategy,
+            Workers(sweep, slots),  # type: ignore[arg-type]
+            prepare=lambda status, step: (status.job.number, step.until_epoch),  # type: ignore[arg-type, return-value]
+            progress=progress,
+            followups=NoFollowups(),  # type: ignore[arg-type]
+            decide=presenter.update,
+        ).work()
+    assert strategy.winners([seen_of(status) for status in statuses]) == [0, 5]  # the best, by number where alike
+    assert [line for line in caplog.messages if line.startswith("rung 2")] == [
+        "rung 2 is decided: 2 of 3 go on to their end: " + "; ".join(label(plan.jobs[job].varied) for job in (0, 5))
+    ]
+    used = spent(strategy, statuses, sweep.place.name)
+    assert used.needed == 27
+    assert used.needed + used.ahead == sum(len(status.rows) for status in statuses)
+    assert used.ahead == 0 or slots > 1
+    rows = presenter.table()
+    assert [row["state"] for row in rows[:3]] == ["finalist", "finalist", "paused"]
+    assert presenter.missing() == 0
+    assert presenter.closing()[0].startswith(
+        f"cost: 12 runs; 27 epochs counted, {used.ahead} begun ahead, 0 from other"
+    )
+    sweep.console.print(progress._render())
+    assert "rung 1: 12/12, rung 2: 3/3, rung 3: 2/2; 27/27 epochs" in sweep.console.file.getvalue()  # type: ignore[attr-defined]
