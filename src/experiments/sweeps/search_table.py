@@ -46,7 +46,8 @@ class SearchTable:
             **{name: value_text(status.job.varied.get(name)) for name in self._varied},
             "epoch": f"{epochs}/{status.job.config.training.epochs}" if epochs else "",
             "validation": f"{accuracy:.2%}" if epochs else "",
-            "rank": f"{place[job][1] + 1} of {len(rungs[number].scores)} at rung {number + 1}" if job in place else "",
+            "rung": str(number + 1) if job in place else "",
+            "rank": f"{place[job][1] + 1}/{len(rungs[number].scores)}" if job in place else "",
             "state": self._state(job, status, rungs),
         }
 
