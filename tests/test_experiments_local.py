@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 from experiments.errors import InputError
 from hydra_plugins.experiments_local import LocalSweeper, _count, _values
@@ -39,7 +38,6 @@ def test_more_jobs_than_allowed_are_refused_with_their_number() -> None:
     )
     with pytest.raises(InputError, match=told):
         sweeper._refuse_too_many(parse(["seed=range(1000000)", "optimizer=sgd,adam"]))
-
 
 
 class Kept:
@@ -77,5 +75,5 @@ def test_interval_needs_a_number_of_jobs(text: str) -> None:
 )
 def test_number_of_jobs_makes_a_search(configured: int | None, given: list[str], is_search: bool) -> None:
     sweeper = LocalSweeper()
-    sweeper._config = OmegaConf.create({"sweep": {"jobs": configured}})
+    sweeper._points = configured
     assert sweeper._is_search(OverridesParser.create().parse_overrides(given)) is is_search

@@ -28,6 +28,7 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
         self._params = params or {}
+        self._points: int | None = None  # of a search
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's call before `sweep`."""
@@ -35,6 +36,7 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
             hydra_context=hydra_context, task_function=task_function, config=config
         )
         self._context, self._config = hydra_context, config
+        self._points = OmegaConf.select(config, "sweep.jobs")
         self._most_jobs = OmegaConf.select(config, "sweep.most_jobs")
         self._parser = OverridesParser.create(config_loader=hydra_context.config_loader)
 
@@ -53,10 +55,10 @@ class LocalSweeper(Sweeper):  # type: ignore[misc]
         return self._launcher.launch([list(job) for job in product(*values.values())], initial_job_idx=0)
 
     def _is_search(self, given: Sequence[Override]) -> bool:
-        jobs = OmegaConf.select(self._config, "sweep.jobs")
+        points = self._points
         for override in given:
-            jobs = override.value() if override.key_or_group == "sweep.jobs" else jobs
-        return jobs is not None
+            points = override.value() if override.key_or_group == "sweep.jobs" else points
+        return points is not None
 
     def _search(self, given: Sequence[Override]) -> Any:
         """Hands the points that are tried to the launcher."""
