@@ -172,7 +172,7 @@ def test_table_tells_the_rung_the_rank_and_what_is_paused(searched: Searched) ->
     plan, halving, statuses = state_of(searched)
     rows = SearchTable(halving, statuses, plan.varied).rows()
     assert [row["job"] for row in rows] == ["0", "1", "2", "3", "4", "5", "6", "7"]
-    assert [row["state"] for row in rows[:4]] == ["goes on", "goes on", "paused", "running to epoch 2, ahead"]
+    assert [row["state"] for row in rows[:4]] == ["goes on", "goes on", "paused", "to epoch 2, ahead"]
     assert [(row["rung"], row["rank"]) for row in rows[:2]] == [("2", "1/1"), ("1", "2/8")]
     assert rows[0]["epoch"] == "2/8"
 

@@ -154,10 +154,12 @@ def _tidy(statuses: Sequence[Status], place: Place) -> None:
 
 
 def link(status: Status, place: Place) -> None:
-    """Makes the run of a job that is done part of the sweep, where it was made elsewhere."""
+    """Makes the run of a job that is done part of the sweep, where it was made elsewhere; notes its epochs."""
     directory = place.directory_of(status.job)
     if status.record is None or directory.resolve() == status.record.directory.resolve():
         return
+    if not status.rows:
+        read_rows([status], place)
     if directory.is_symlink():
         directory.unlink()
     elif directory.exists():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from experiments.errors import InputError
@@ -145,8 +144,6 @@ class Scheduler:
         archive.reread()
         status.record = archive.find(status.job)
         if status.record:
-            with suppress(InputError):  # without a history its metrics are all that is known
-                status.rows = status.record.rows
             self._end(status, Ended(Ending.FINISHED))
         return status.record is not None
 

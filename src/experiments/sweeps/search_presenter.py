@@ -76,9 +76,7 @@ class SearchPresenter:
         """The configurations that have got furthest, the best first."""
         rows = self._table.rows()
         others = len(rows) - MOST_ROWS
-        rest = (
-            [dict.fromkeys(rows[0], "") | {"job": "…", "state": f"{others} more, in the report"}] if others > 0 else []
-        )
+        rest = [dict.fromkeys(rows[0], "") | {"job": "…", "state": f"{others} more"}] if others > 0 else []
         return [*rows[:MOST_ROWS], *rest]
 
     def missing(self) -> int:

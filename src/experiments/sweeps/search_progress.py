@@ -75,5 +75,5 @@ class SearchProgress(Progress):
 
 def _most_telling(rows: list[Row], room: int) -> list[Row]:
     """What runs, then the furthest and best, in the order of the table."""
-    chosen = sorted(range(len(rows)), key=lambda place: (not rows[place]["state"].startswith("running"), place))[:room]
+    chosen = sorted(range(len(rows)), key=lambda place: (not rows[place]["state"].startswith("to epoch"), place))[:room]
     return [rows[place] for place in sorted(chosen)]

@@ -55,7 +55,7 @@ class SearchTable:
         if status.state == JobState.RUNNING:
             goal = self._goal(job, len(status.rows), rungs)
             ahead = not any(job in rung.entered and job not in rung.scores for rung in rungs)
-            return f"running to epoch {goal}" + ", ahead" * ahead
+            return f"to epoch {goal}" + ", ahead" * ahead
         if status.state == JobState.DONE and rungs[-1].is_complete and job in rungs[-1].kept:
             return "finalist"
         if status.state in (JobState.PAUSED, JobState.WAITING) and status.rows:

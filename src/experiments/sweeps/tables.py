@@ -26,10 +26,20 @@ STYLES = {
     "paused": "blue",
     "running": "cyan",
     "finishing": "cyan",
+    "to epoch": "cyan",
+    "finalist": "green",
 }
-RIGHT = ("n", "validation", "test", "gap", "epochs", "epoch", "seconds", "parameters", "left", "job")
+RIGHT = ("n", "validation", "test", "gap", "epochs", "epoch", "seconds", "parameters", "left", "job", "rung", "rank")
 KEPT_WHOLE = (*RIGHT, "jobs", "seeds", "state", "key")  # what varies may be broken into lines where there is no room
-DISPENSABLE = ("seconds", "epochs", "gap", "key", "left")  # what a narrow terminal goes without, in this order
+DISPENSABLE = (
+    "rung",
+    "rank",
+    "seconds",
+    "epochs",
+    "gap",
+    "key",
+    "left",
+)  # what a narrow terminal goes without, in this order
 WIDEST = 1000  # columns, to see how wide a table would be
 METRICS = ("validation/accuracy", "validation/cross_entropy", "test/accuracy", "test/cross_entropy")
 
