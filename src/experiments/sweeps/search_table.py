@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from experiments.sweeps.status import JobState, Status
-from experiments.sweeps.strategies.halving import BROKEN, RUNGS, Halving, Rung
+from experiments.sweeps.strategies.halving import RUNGS, Halving, Rung, wanted_jobs
 from experiments.sweeps.strategy import seen_of
 from experiments.sweeps.tables import Row, value_text
 
@@ -33,47 +33,43 @@ class SearchTable:
         for number, rung in enumerate(rungs):
             place |= {job: (-number, rank) for rank, job in enumerate(rung.ranked)}
         order = sorted(range(len(self._statuses)), key=lambda job: (*place.get(job, (1, 0)), job))
-        return [self._row(job, rungs, place) for job in order]
+        wanted = wanted_jobs(rungs)
+        finalists = set(rungs[-1].kept) if rungs[-1].is_complete else set()
+        return [
+            {
+                **self._result(self._statuses[job]),
+                "rung": str(1 - place[job][0]) if job in place else "",
+                "rank": f"{place[job][1] + 1}/{len(rungs[-place[job][0]].scores)}" if job in place else "",
+                "state": "finalist" if job in finalists else self._state(job, wanted=job in wanted),
+            }
+            for job in order
+        ]
 
-    def _row(self, job: int, rungs: Sequence[Rung], place: dict[int, tuple[int, int]]) -> Row:
-        status = self._statuses[job]
-        number = -place[job][0] if job in place else 0
+    def _result(self, status: Status) -> Row:
         epochs, accuracy = len(status.rows), status.rows[-1].validation_accuracy if status.rows else 0.0
         if status.record and status.state == JobState.DONE:
             epochs, accuracy = status.record.epochs_run, status.record.metrics["validation/accuracy"]
         return {
-            "job": str(job),
+            "job": str(status.job.number),
             **{name: value_text(status.job.varied.get(name)) for name in self._varied},
             "epoch": f"{epochs}/{status.job.config.training.epochs}" if epochs else "",
             "validation": f"{accuracy:.2%}" if epochs else "",
-            "rung": str(number + 1) if job in place else "",
-            "rank": f"{place[job][1] + 1}/{len(rungs[number].scores)}" if job in place else "",
-            "state": self._state(job, status, rungs),
         }
 
-    def _state(self, job: int, status: Status, rungs: Sequence[Rung]) -> str:
+    def _state(self, job: int, *, wanted: bool) -> str:
+        status = self._statuses[job]
         if status.state == JobState.RUNNING:
-            goal = self._goal(job, len(status.rows), rungs)
-            ahead = not any(job in rung.entered and job not in rung.scores for rung in rungs)
-            return f"to epoch {goal}" + ", ahead" * ahead
-        if status.state == JobState.DONE and rungs[-1].is_complete and job in rungs[-1].kept:
-            return "finalist"
+            return f"to epoch {self._goal(job)}" + ", ahead" * (not wanted)
         if status.state in (JobState.PAUSED, JobState.WAITING) and status.rows:
-            wanted = any(job in rung.entered and job not in rung.scores for rung in rungs)
             return "goes on" if wanted else "paused"
         return str(status.state)
 
-    def _goal(self, job: int, epochs: int, rungs: Sequence[Rung]) -> int:
+    def _goal(self, job: int) -> int:
         """The next rung of a job, whether it will be kept there or not."""
-        ahead = [self._halving.epoch_of(job, number) for number in range(len(RUNGS))]
-        return next((epoch for epoch in ahead if epoch > epochs), ahead[-1])
+        goals = [self._halving.epoch_of(job, number) for number in range(len(RUNGS))]
+        return next((epoch for epoch in goals if epoch > len(self._statuses[job].rows)), goals[-1])
 
 
 def progress_of(rungs: Sequence[Rung]) -> str:
     """`rung 1: 33/40, rung 2: 4/10, rung 3: 0/3`."""
     return ", ".join(f"rung {n}: {len(r.scores) + len(r.broken)}/{r.size}" for n, r in enumerate(rungs, 1))
-
-
-def broken(statuses: Sequence[Status]) -> int:
-    """How many jobs have no result."""
-    return sum(status.state in BROKEN for status in statuses)

@@ -81,8 +81,7 @@ class Halving:
     def dropped(self, seen: Sequence[Seen]) -> Sequence[int]:
         """Jobs that were begun ahead and lead no more."""
         rungs = self.rungs(seen)
-        wanted = {job for rung in rungs for job in rung.entered if job not in rung.scores}
-        wanted |= {job for rung in rungs[:-1] for job in rung.leading}
+        wanted = wanted_jobs(rungs) | {job for rung in rungs[:-1] for job in rung.leading}
         return [job for job, one in enumerate(seen) if one.state == JobState.RUNNING and job not in wanted]
 
     def rungs(self, seen: Sequence[Seen]) -> list[Rung]:
@@ -151,3 +150,8 @@ class Halving:
             return None
         row = seen.rows[min(epoch, len(seen.rows)) - 1]  # it may have stopped early
         return None if row.diverged else (-row.validation_accuracy, row.validation_cross_entropy, job)
+
+
+def wanted_jobs(rungs: Sequence[Rung]) -> set[int]:
+    """Those that certainly take part in a decision and have not got there."""
+    return {job for rung in rungs for job in rung.entered if job not in rung.scores}
