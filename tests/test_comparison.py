@@ -36,6 +36,8 @@ from experiments.results.records import DatasetSummary, Predictions, Record
 from recomputed import Expected
 from synthetic_runs import configured, probabilities_of, rows_of, write_run
 
+WRITTEN = {"report.html", "report.md", "runs.csv", "suspects.csv"}
+
 IMAGES, VALIDATION = 600, 200
 LABELS = np.arange(IMAGES) % 10
 DIGESTS = np.arange(IMAGES, dtype=np.uint64) * np.uint64(2**40 + 1)
@@ -733,7 +735,7 @@ def test_compare_from_python_is_the_same(home: Path, sweep: Sweep, monkeypatch: 
     assert answer.as_json() == json.loads(json.dumps(answer.as_json()))
     assert str(answer).splitlines()[0] == headlines(answer.comparison)[0].text
     assert answer.latex().startswith(r"\begin{tabular}")
-    assert {path.name for path in answer.write(tmp_path)} == {"report.html", "report.md", "runs.csv"}
+    assert {path.name for path in answer.write(tmp_path)} == WRITTEN
 
 
 # --- calibration
@@ -868,7 +870,7 @@ def test_command_compares_the_newest_sweep_and_names_the_report(home: Path, swee
     assert "rmsprop" in done.stdout
     report = Path(done.stdout.splitlines()[-1])
     assert report == home / "multirun" / "new" / "report.html"
-    assert {path.name for path in report.parent.iterdir() if path.is_file()} == {"report.html", "report.md", "runs.csv"}
+    assert {path.name for path in report.parent.iterdir() if path.is_file()} == WRITTEN
 
 
 def test_command_compares_what_is_named(home: Path, sweep: Sweep, tmp_path: Path):
