@@ -321,7 +321,9 @@ def mangle_file(path: Path, chance: random.Random) -> None:
 
 
 def draw_overrides(keys: list[str], groups: dict[str, list[str]], chance: random.Random) -> list[str]:
-    """One to three arguments, most of them wrong: keys, options, flags, anything."""
+    """One to three arguments, most of them wrong: keys, options, flags, anything; one time in ten a right one."""
+    if chance.random() < 0.1:
+        return [f"seed={chance.randrange(10)}"]
     return [draw_override(keys, groups, chance) for _ in range(chance.choice((1, 1, 1, 2, 3)))]
 
 

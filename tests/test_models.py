@@ -10,7 +10,7 @@ from experiments.errors import InputError
 from experiments.ingredients.models import Model
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
-OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
+OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "pretrained")  # see test_pretrained.py
 ADAPTER = TypeAdapter(Model)
 NONE = SimpleNamespace(dropout=0.0, l2=0.0)
 BOTH = SimpleNamespace(dropout=0.25, l2=0.01)

@@ -75,7 +75,7 @@ def answering(right: np.ndarray) -> Configuration:
     images = ImageSet("common", np.zeros(right.shape[1], np.int64), np.zeros(0, np.uint64))
     nothing: Any = np.zeros(right.shape)
     of_seeds = tuple(SimpleNamespace(seed=seed) for seed in range(len(right)))
-    return Configuration("c", {}, cast(Any, of_seeds), Scores(images, right, nothing, nothing, nothing, nothing))
+    return Configuration("c", {}, cast(Any, of_seeds), Scores(images, right, nothing, nothing, nothing))
 
 
 # The certificate.

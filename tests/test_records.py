@@ -24,8 +24,8 @@ from experiments.upgrades import FormatError
 KEYS = [
     "format", "name", "state", "run_key", "config_key", "seed", "sweep", "job", "varied", "started_at", "finished_at",
     "seconds", "timings", "process", "lease", "epochs_run", "parameters", "metrics", "overfitting", "weights_digest",
-    "predictions_digest", "dataset", "code_digest", "sources_digest", "versions", "mlflow", "reproduces", "error",
-    "sealed",
+    "predictions_digest", "dataset", "code_digest", "sources_digest", "own_code_digest", "versions", "mlflow", "reproduces",
+    "error", "sealed",
 ]  # fmt: skip
 
 
@@ -485,7 +485,7 @@ def test_missing_predictions_are_refused(tmp_path: Path) -> None:
 def test_config_is_read_as_plain_values(tmp_path: Path) -> None:
     record = write_record(tmp_path / "run")
     (record.directory / "config.yaml").write_text("seed: 1\nmodel: {name: cnn}\n")
-    assert record.config == {"seed": 1, "model": {"name": "cnn"}}
+    assert record.config == {"seed": 1, "model": {"name": "cnn"}, "figures": True}  # as before there was a choice
     other = write_record(tmp_path / "other")
     (other.directory / "config.yaml").write_text("- 1")
     with pytest.raises(InputError, match="must be a mapping, received list"):

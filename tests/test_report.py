@@ -104,8 +104,8 @@ def report(home: Path, digits) -> Path:
     return write_report(runs, home / "report")[0]
 
 
-def test_report_is_three_files(report: Path):
-    assert {path.name for path in report.parent.iterdir()} == {"report.html", "report.md", "runs.csv"}
+def test_report_is_four_files(report: Path):
+    assert {path.name for path in report.parent.iterdir()} == {"report.html", "report.md", "runs.csv", "suspects.csv"}
 
 
 def test_report_needs_nothing_but_itself(report: Path):
@@ -218,7 +218,7 @@ def test_report_escapes_what_comes_from_a_config(home: Path, digits):
     runs = write_runs(home, digits, 1, model__name=["<script>alert(1)</script>", "a|b & c"])
     broken = write_run(home / "multirun" / "s" / "9", None, sweep="s", state="failed", config=configured(seed=9))
     broken.write(error=records.Failure(type="ValueError", message="<img src=x onerror=alert(1)>"))
-    html, markdown, _ = (path.read_text() for path in write_report([*runs, broken], home / "report"))
+    html, markdown, *_ = (path.read_text() for path in write_report([*runs, broken], home / "report"))
     assert "<script>alert" not in html
     assert "<img src=x" not in html
     assert "&lt;script&gt;alert(1)" in html
@@ -255,7 +255,7 @@ def test_report_is_refreshed_in_place(report: Path, home: Path):
     before = report.read_bytes()
     write_report(lookup.find("s", home), report.parent)
     assert report.read_bytes() == before
-    assert len(list(report.parent.iterdir())) == 3
+    assert len(list(report.parent.iterdir())) == 4
 
 
 # --- pictures

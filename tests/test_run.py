@@ -495,7 +495,7 @@ def inspected(home: Path, *arguments: str, **variables: str) -> tuple[Ended, lis
         (["optimizer=sgd,adam"], "optimizer=sgd,adam: is a sweep, which needs -m; a list is written in brackets"),
         (["--epochs=3"], "--epochs=3: no such flag; values have no dashes, as training.epochs=3"),
         ([*SMALL, "training.batch_size=65"], "training.batch_size: must be ≤ 64, the training images of digits"),
-        (["resume=" + "x" * 5000], "x" * 5000),
+        (["resume=" + "x" * 5000], "x" * 100),
         (["+optimizer.lr=1"], "optimizer.lr: no such key; did you mean optimizer.learning_rate?\n"),
         (["training.epochs=1:30"], "training.epochs: must be a valid integer, received '1:30' (str)\n"),
         (["dataset=files", "dataset.path=/no/such.npz"], "dataset.path: no such file or folder"),

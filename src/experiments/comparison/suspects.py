@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.scores import read_predictions
+from experiments.comparison.settings import part_of
 from experiments.errors import InputError
 from experiments.results.records import Predictions, Record
 
@@ -141,7 +142,7 @@ def _sets_of(record: Record, predictions: Predictions) -> Iterator[tuple[str, _J
         yield key, _judged("test", tests, digests), predictions.test_probabilities
     labels = predictions.validation_labels
     if len(labels):
-        dataset = record.config.get("dataset", {})
+        dataset = part_of(record.config, "dataset")
         fold = "" if dataset.get("fold") is None else f" fold {dataset['fold']} of {dataset.get('folds')}"
         choice = json.dumps(dataset, sort_keys=True, default=str)
         key = _key("validation", labels, f"{record.dataset.digest} {choice}".encode())
