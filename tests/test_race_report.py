@@ -75,7 +75,9 @@ def answering(right: np.ndarray) -> Configuration:
     images = ImageSet("common", np.zeros(right.shape[1], np.int64), np.zeros(0, np.uint64))
     nothing: Any = np.zeros(right.shape)
     of_seeds = tuple(SimpleNamespace(seed=seed) for seed in range(len(right)))
-    return Configuration("c", {}, cast(Any, of_seeds), Scores(images, right, nothing, nothing, nothing))
+    scores = Scores(images, right, nothing, nothing, nothing)
+    splits, errors = cast(Any, (None,) * len(right)), (0.0,) * len(right)
+    return Configuration("c", {}, cast(Any, of_seeds), scores, splits, errors)
 
 
 # The certificate.

@@ -24,8 +24,8 @@ from experiments.upgrades import FormatError
 KEYS = [
     "format", "name", "state", "run_key", "config_key", "seed", "sweep", "job", "varied", "started_at", "finished_at",
     "seconds", "timings", "process", "lease", "epochs_run", "parameters", "metrics", "overfitting", "weights_digest",
-    "predictions_digest", "dataset", "code_digest", "sources_digest", "own_code_digest", "versions", "mlflow", "reproduces",
-    "error", "sealed",
+    "predictions_digest", "dataset", "code_digest", "sources_digest", "own_code_digest", "versions", "mlflow",
+    "reproduces", "error", "sealed",
 ]  # fmt: skip
 
 
