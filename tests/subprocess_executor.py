@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import commands
+from conftest import environment
+from experiments.results import files
 from experiments.sweeps.executor import Ended, Ending, Event, Run
 from experiments.sweeps.executors.follow import Follower
 from experiments.sweeps.worker import EXIT_CODES, write_run
@@ -32,7 +34,7 @@ class SubprocessExecutor:
         follower = Follower(run.directory)
         with output.open("ab") as file:
             command = ["-m", "experiments.sweeps.worker", str(described)]
-            process = commands.start(command, env=dict(os.environ), stdout=file, stderr=file)
+            process = commands.start(command, env=environment(files.home()), stdout=file, stderr=file)
         self._jobs[process.pid] = process, follower
         return process.pid
 

@@ -438,6 +438,7 @@ def test_init_refuses_a_folder_with_something_in_it(home: Path, arguments: list[
 
 
 @pytest.mark.slow
+@pytest.mark.beside
 def test_project_from_the_wheel_runs_and_retrains_only_what_was_edited(tmp_path: Path) -> None:
     """The wheel alone, in another folder: test, sweep, comparison, resume and repeat of a model of one's own."""
     pytest.importorskip("hatchling")

@@ -382,7 +382,7 @@ def test_sweep_by_followed_subprocesses_has_the_bits_of_runs_alone(
     tensorflow: Any, sweep: Callable[..., Sweep], tmp_path: Path
 ) -> None:
     """One job is paused and continued, the other one is killed and goes on when the sweep is carried out again."""
-    made = sweep("seed=0,1", small=(*SMALL, "model=linear", "training.epochs=80"))
+    made = sweep("seed=0,1", small=(*SMALL, "model=linear", "training.epochs=40"))
     trained = [train(job.config, job.config.dataset.load()) for job in made.plan.jobs]
     executor = KillsOnce(2, tmp_path)
     schedule(made, executor, PausesJob0()).work()
