@@ -66,16 +66,14 @@ class NoTracking(Option):
     name: Literal["none"]
 
 
-class LocalSweep(Option):
-    """How `-m` carries out many runs on this machine; no part of a run. `title` names the sweep's directory.
+class SweepOptions(Option):
+    """How `-m` carries out many runs, wherever that is; no part of a run. `title` names the sweep's directory.
 
     `until`, `margin`, `confidence` and `metric` say when a sweep has run enough, `jobs`, `keep` and `finalists` how far
     a search goes; they may change from start to start.
     """
 
-    name: Literal["local"]
     title: Name | None
-    workers: Count | None
     most_jobs: Count
     timeout_minutes: Positive | None
     fail_fast: bool
@@ -97,6 +95,13 @@ class LocalSweep(Option):
         if reason:
             raise ValueError(f"{reason}; valid: validation/accuracy, validation/cross_entropy, received {value!r}")
         return value
+
+
+class LocalSweep(SweepOptions):
+    """Runs are processes of this machine; `workers` of them side by side, None: as many as its cores allow."""
+
+    name: Literal["local"]
+    workers: Count | None
 
 
 Sweep = LocalSweep

@@ -25,8 +25,8 @@ from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
 from experiments.sweeps.executor import Run
 from experiments.sweeps.executors import processes
+from experiments.sweeps.executors.choice import make_executor
 from experiments.sweeps.executors.cores import with_threads
-from experiments.sweeps.executors.local import LocalExecutor
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
@@ -173,7 +173,7 @@ def _work(
     progress: Progress,
 ) -> int:
     """Runs what is left, and ends the sweep; returns the exit code."""
-    executor = LocalExecutor(sweep.plan.workers)
+    executor = make_executor(sweep)
     scheduler = Scheduler(
         sweep,
         strategy,
