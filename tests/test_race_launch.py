@@ -107,7 +107,7 @@ def make_up(run: Run, state: str, epochs: int) -> None:
 def launched(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
     """Launches the product of choices, and keeps what it says."""
     del home
-    monkeypatch.setattr(launching, "LocalExecutor", MadeUp)
+    monkeypatch.setattr(launching, "make_executor", lambda sweep: MadeUp(sweep.plan.workers))
     monkeypatch.setattr(processes, "start_server", lambda: None)
     monkeypatch.setattr(preflight, "check", lambda plan, todo: None)
     monkeypatch.setattr(Followups, "job_ended", lambda *_, **__: None)

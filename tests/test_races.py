@@ -26,7 +26,7 @@ from experiments.conf import CONF
 from experiments.errors import InputError
 from experiments.results import records
 from experiments.results.records import Record
-from experiments.sweeps import race_log, race_presenter
+from experiments.sweeps import decision_log, race_presenter, strategy
 from experiments.sweeps.auto_seed import expand
 from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Composer
@@ -195,7 +195,7 @@ def end(made: Sweep, job: int, points: float | None = None, **fields: Any) -> Re
 def run(sweep: Sweep, presenter: RacePresenter, order: random.Random | None = None) -> None:
     """Carries out the worked example, one job after another."""
     race, values = presenter._race, [*A, *B, *C]
-    while steps := race.look(race_log.results_of(sweep.statuses).seen):
+    while steps := race.look(strategy.results_of(sweep.statuses).seen):
         step = steps[0] if order is None else order.choice([s for s in steps if not s.ahead])
         end(sweep, step.job, values[step.job])
         presenter.update()
@@ -239,7 +239,7 @@ def test_decisions_are_the_same_bytes_in_any_order_and_after_any_stop(sweep: Swe
         shortest = presented(sweep)
         shortest.begin()
         seen_races = 0
-        while steps := shortest._race.look(race_log.results_of(sweep.statuses).seen):
+        while steps := shortest._race.look(strategy.results_of(sweep.statuses).seen):
             end(sweep, (job := chance.choice(steps).job), [*A, *B, *C][job])
             if chance.random() < 0.5:  # killed, and started again
                 shortest = presented(sweep)
@@ -381,12 +381,12 @@ def test_check_makes_all_decisions_again_from_the_runs(sweep: Sweep) -> None:
     presenter = presented(sweep)
     presenter.begin()
     run(sweep, presenter)
-    assert race_log.check(sweep.place.path) == [
+    assert decision_log.check(sweep.place.path) == [
         "a race of 3 by validation/accuracy, margin 0.1, 95%: 3 decisions made again, all the same"
     ]
     shutil.rmtree(sweep.place.path / "4")
     with pytest.raises(InputError) as caught:
-        race_log.check(sweep.place.path)
+        decision_log.check(sweep.place.path)
     assert caught.value.mistakes == (
         "a race of 3 by validation/accuracy, margin 0.1, 95%: 2 of 3 decisions made again, all the same",
         f"{sweep.place.path / DECISIONS}: 1 of its decisions rest on runs that are not there, or unfinished",
@@ -530,7 +530,7 @@ def test_records_are_accounted_for_exactly(sweep: Sweep, order: int) -> None:
     chance = random.Random(order)
     presenter = presented(sweep)
     presenter.begin()
-    while steps := presenter._race.look(race_log.results_of(sweep.statuses).seen):
+    while steps := presenter._race.look(strategy.results_of(sweep.statuses).seen):
         step = chance.choice(steps)
         name = "another" if chance.random() < 0.3 else sweep.place.name
         end(sweep, step.job, [*A, *B, *C][step.job], sweep=name)

@@ -11,7 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from conftest import SMALL, Ended, started
+from experiments.comparison import decisions
+from experiments.comparison.decisions import DECISIONS
 from experiments.results import records
+from experiments.sweeps import decision_log
 
 RANGES = ("optimizer=sgd,adam", "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))", "training.epochs=8")
 SEARCH = (
@@ -71,6 +74,14 @@ def test_finalist_equals_a_run_that_was_never_paused(seen: Seen) -> None:
     assert [row.learning_rate for row in paused.rows] == [row.learning_rate for row in whole.rows]
     assert paused.metrics == whole.metrics
     assert paused.run_key == whole.run_key
+
+
+@pytest.mark.slow
+def test_decisions_are_written_and_can_be_made_again_from_the_runs(seen: Seen) -> None:
+    search = seen.first.parent
+    _, (known,) = decisions.read(search / DECISIONS)
+    assert [made.number for made in known.rounds] == [1, 2, 3]
+    assert decision_log.check(search) == ["a search of 5, keeping 25%: 3 decisions made again, all the same"]
 
 
 @pytest.mark.slow

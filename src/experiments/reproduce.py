@@ -1,6 +1,6 @@
 """`python -m experiments.reproduce RUN`: repeat a run from its saved config, and check it bit by bit.
 
-With `--check` RUN may be a sweep that is a race: its decisions are made again from its runs.
+With `--check` RUN may be a sweep that is a race or a search: its decisions are made again from its runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ def _arguments() -> argparse.Namespace:
     add("run", metavar="RUN", help="a run directory, a name, sweep/number, or the beginning of an MLflow run id")
     add("--threads", type=_threads, metavar="N", help="another number of threads than the run had")
     either = parser.add_mutually_exclusive_group().add_argument
-    either("--check", action="store_true", help="only compare then and now, without training; of a race, its decisions")
+    either(
+        "--check",
+        action="store_true",
+        help="only compare then and now, without training; of a race or search, its decisions",
+    )
     either("--stop-at-difference", action="store_true", help="end the repeat with the first epoch that differs")
     either("--tolerance", type=_tolerance, metavar="X", help="the largest difference of a metric that still passes")
     return parser.parse_args()
@@ -64,8 +68,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
     from experiments.results.verdict import tell, tell_causes
 
     home = files.home()
-    if arguments.check and (sweep := _race(arguments.run, home)):
-        return _check_race(sweep)
+    if arguments.check and (sweep := _decided(arguments.run, home)):
+        return _check_decisions(sweep)
     with reproduction.original(arguments.run, home) as run:
         config = reproduction.config_of(run, threads=arguments.threads)
         if arguments.check:
@@ -104,7 +108,7 @@ def _check(run: Record, config: RunConfig) -> int:
     return 1 if likely else 0
 
 
-def _race(name: str, home: Path) -> Path | None:
+def _decided(name: str, home: Path) -> Path | None:
     """The directory of a sweep that has decided something, if `name` means one."""
     from experiments.comparison.decisions import DECISIONS
 
@@ -112,13 +116,13 @@ def _race(name: str, home: Path) -> Path | None:
     return next((place for place in places if (place / DECISIONS).exists()), None)
 
 
-def _check_race(sweep: Path) -> int:
-    """Makes the decisions of a race again from its runs, and tells."""
+def _check_decisions(sweep: Path) -> int:
+    """Makes the decisions of a race or a search again from its runs, and tells."""
     from experiments.errors import InputError
-    from experiments.sweeps import race_log
+    from experiments.sweeps import decision_log
 
     try:
-        say(*race_log.check(sweep))
+        say(*decision_log.check(sweep))
     except InputError as error:
         say(*error.mistakes)
         return 1

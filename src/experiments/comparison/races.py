@@ -192,9 +192,8 @@ def find(records: Sequence[Record]) -> tuple[RaceResult | None, tuple[str, ...]]
         _, races = decisions.read(path / DECISIONS)
     except InputError as error:
         return None, (f"The decisions of the race are not told: {error}.",)
-    if not races:
+    if not races or not isinstance(known := races[-1], decisions.Race):
         return None, ()
-    known = races[-1]
     by_job = {int(record.directory.name): record for record in records if record.directory.name.isdecimal()}
     jobs = {job for entry in known.setting.configurations for job in entry.jobs}
     if any(job not in by_job for job in _rested_on(known)):

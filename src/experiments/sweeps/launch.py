@@ -191,7 +191,8 @@ def _work(
                 scheduler.work()
         finally:
             executor.close()
-        return finalize.finish(sweep, presenter, asked=scheduler.asked)
+        code = finalize.finish(sweep, presenter, asked=scheduler.asked)
+        return STOPPED if scheduler.asked and sweep.plan.ranges else code  # no final after a search that was stopped
 
 
 def _run_of(sweep: Sweep, hydra: Mapping[str, Any], status: Status, step: Step) -> Run:

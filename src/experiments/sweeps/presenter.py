@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from experiments.sweeps import tables
+from experiments.sweeps.decision_log import check_again
 from experiments.sweeps.progress import Progress
-from experiments.sweeps.race_log import check_races, results_of
 from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.status import JobState, Status, duration
+from experiments.sweeps.strategy import results_of
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.tables import Row
 
@@ -83,7 +84,7 @@ class JobPresenter:
         Raises:
             InputError: one is not what it was.
         """
-        check_races(self._sweep.place.path, results_of(self._sweep.statuses))
+        check_again(self._sweep.place.path, results_of(self._sweep.statuses))
 
     def update(self) -> None:
         """Nothing follows."""

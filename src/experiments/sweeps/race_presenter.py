@@ -11,16 +11,17 @@ from experiments.comparison.races import Scale
 from experiments.comparison.sequential import FIRST_ROUND
 from experiments.comparison.settings import label
 from experiments.errors import InputError
+from experiments.sweeps.decision_log import DecisionLog
 from experiments.sweeps.jobs import Job, count
 from experiments.sweeps.presenter import OnChange
 from experiments.sweeps.progress import Progress
-from experiments.sweeps.race_log import RaceLog, make_rounds, results_of, setting_of
 from experiments.sweeps.race_progress import RaceProgress
+from experiments.sweeps.race_rounds import RaceRounds, make_rounds, setting_of
 from experiments.sweeps.race_table import RaceTable
 from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.status import JobState, Status, duration, numbers
 from experiments.sweeps.strategies.race import Race, Standing
-from experiments.sweeps.strategy import seen_of
+from experiments.sweeps.strategy import results_of, seen_of
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.tables import Row
 
@@ -37,7 +38,7 @@ class RacePresenter:
         self._labels = [_label(jobs[numbers_of[0]]) for numbers_of in race.jobs]
         setting = setting_of(race, self._labels, [jobs[number].config.seed for number in race.jobs[0]])
         self._seeds = setting.seeds
-        self._log = RaceLog(race, setting, sweep.place.path)
+        self._log = DecisionLog(RaceRounds(race, setting), sweep.place.path)
         self._table = RaceTable(race, setting, sweep.statuses)
 
         self._require_metric()

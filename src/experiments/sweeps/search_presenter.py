@@ -7,14 +7,17 @@ from collections.abc import Sequence
 
 from experiments.comparison.formats import count, names
 from experiments.comparison.settings import label
+from experiments.sweeps.decision_log import DecisionLog
 from experiments.sweeps.presenter import OnChange
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.search_progress import SearchProgress
+from experiments.sweeps.search_rungs import SearchRungs
 from experiments.sweeps.search_table import SearchTable
 from experiments.sweeps.searches import final_jobs, final_seeds, planned_epochs, spent
 from experiments.sweeps.status import JobState, count_states, duration
 from experiments.sweeps.strategies.halving import RUNGS, Halving
+from experiments.sweeps.strategy import results_of
 from experiments.sweeps.sweep import Sweep
 from experiments.sweeps.tables import Row
 
@@ -29,7 +32,7 @@ class SearchPresenter:
     def __init__(self, sweep: Sweep, halving: Halving) -> None:
         self._sweep, self._halving = sweep, halving
         self._table = SearchTable(halving, sweep.statuses, sweep.plan.varied)
-        self._told = 0  # decisions
+        self._log = DecisionLog(SearchRungs(halving), sweep.place.path)
 
     def announce(self) -> Sequence[str]:
         """What is searched, the epochs that it needs, and the final that follows."""
@@ -55,18 +58,24 @@ class SearchPresenter:
         return f"about {duration(seconds * max(0, left) / max(1, whole))} for the search"
 
     def begin(self) -> None:
-        """Passes over what has been decided before."""
-        self._told = sum(rung.is_complete for rung in self._table.rungs())
+        """Makes the decisions of earlier starts again, and compares.
+
+        Raises:
+            InputError: one is not what it was.
+        """
+        self._log.begin(results_of(self._sweep.statuses))
 
     def update(self) -> None:
-        """Tells what has been decided since."""
-        rungs = self._table.rungs()
-        for number in range(self._told, sum(rung.is_complete for rung in rungs)):
-            kept = rungs[number].kept
-            best = names([self._label(job) for job in kept], MOST_NAMES)
-            goal = "to the final" if number + 1 == len(RUNGS) else f"on to {_part(number + 1)}"
-            log.info("rung %d is decided: %d of %d go %s: %s", number + 1, len(kept), rungs[number].size, goal, best)
-            self._told = number + 1
+        """Writes and tells what has been decided since.
+
+        Raises:
+            InputError: it is not what was decided before, or cannot be written.
+        """
+        for made in self._log.update(results_of(self._sweep.statuses)):
+            best = names([self._label(job) for job in made.kept], MOST_NAMES)
+            goal = "to the final" if made.rung == len(RUNGS) else f"on to {_part(made.rung)}"
+            entered = len(made.results) + len(made.failed)
+            log.info("rung %d is decided: %d of %d go %s: %s", made.rung, len(made.kept), entered, goal, best)
 
     def progress(self, on_change: OnChange) -> Progress:
         """A row for each configuration."""

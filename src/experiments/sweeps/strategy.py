@@ -57,3 +57,21 @@ class Strategy(Protocol):
 def seen_of(status: Status) -> Seen:
     """What a strategy sees of a job."""
     return Seen(status.state, tuple(status.rows), status.record.metrics if status.record else {})
+
+
+class Results(NamedTuple):
+    """What decisions rest on.
+
+    Attributes:
+        seen: every job, by its number.
+        keys: SHA-256 (hex) of the run of each job that has a result, by its number.
+    """
+
+    seen: Sequence[Seen]
+    keys: Mapping[int, str]
+
+
+def results_of(statuses: Sequence[Status]) -> Results:
+    """What is known of the jobs of a sweep."""
+    keys = {s.job.number: s.record.run_key if s.record else s.job.run_key for s in statuses}
+    return Results([seen_of(status) for status in statuses], keys)
