@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 import commands
-from conftest import SMALL, Ended, environment, started, write_record
+from conftest import SMALL, Ended, Ending, environment, started, write_record
 from experiments import reproduction
 from experiments.config import RunConfig, compose
 from experiments.errors import InputError, StoppedError
@@ -414,7 +413,7 @@ def test_bad_input_exits_with_2(
     assert list(home.iterdir()) == []
 
 
-# What the commands do. `endings` in conftest.py starts them beside the other tests.
+# What the commands do. `endings` in conftest.py has how they ended.
 
 
 class Repeats(NamedTuple):
@@ -458,7 +457,7 @@ SCENARIOS = (repeat_in_four_ways,)
 
 
 @pytest.fixture
-def repeats(endings: dict[str, Future[Repeats]]) -> Repeats:
+def repeats(endings: dict[str, Ending[Repeats]]) -> Repeats:
     return endings["repeat_in_four_ways"].result()
 
 
