@@ -33,7 +33,7 @@ from experiments.results.records import Record
 from experiments.upgrades import newest
 
 BASE = ("-m", *SMALL, "model=linear", "sweep.workers=2")
-EPOCHS = 60  # of a job that is caught on its way
+EPOCHS = 40  # of a job that is caught on its way
 
 
 class Seen(NamedTuple):
@@ -557,7 +557,7 @@ class Terminal:
 @pytest.mark.beside
 def test_terminal_shows_a_live_table_and_passes_ctrl_c_on(home: Path) -> None:
     terminal = Terminal(home, *LONG)
-    terminal.read_until(lambda: re.search(r"^ +0 +0 +\d+/60 +\d+\.\d\d% .*running$", terminal.text, re.M))
+    terminal.read_until(lambda: re.search(rf"^ +0 +0 +\d+/{EPOCHS} +\d+\.\d\d% .*running$", terminal.text, re.M))
     terminal.press(b"\x03")
     while terminal.read(0.5):
         pass
@@ -668,7 +668,7 @@ def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None
 def test_eight_workers_on_a_fresh_store_lose_nothing(home: Path) -> None:
     """As on a machine of eight cores: more processes than there are here."""
     change = "import experiments.sweeps.executors.cores as cores; cores.available_cores = lambda: 8"
-    ended = run_changed_sweep(home, change, "training.epochs=20", "seed=range(8)", "sweep.workers=8")
+    ended = run_changed_sweep(home, change, "training.epochs=8", "seed=range(8)", "sweep.workers=8")
     assert (ended.code, ended.err) == (0, "")
     assert ": 8 jobs: 8 new; 8 workers × 1 thread" in ended.out
     assert "MLflow" not in ended.out
