@@ -21,6 +21,7 @@ from typing import IO, Any
 from command_server import ROOM, Request, send, take_terminal
 from experiments.training import runtime
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every command compiles all of our modules again
 VARIABLES = dict(os.environ)
 # As commands set them before they import a library that reads them while it is imported.
 SERVER_VARIABLES = VARIABLES | runtime.variables_of_import() | {"MLFLOW_DISABLE_TELEMETRY": "true"}
