@@ -18,6 +18,7 @@ import select
 import signal
 import socket
 import sys
+import termios
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -40,12 +41,16 @@ UNUSED_DESCRIPTORS = 200  # from here on
 
 
 class Request(NamedTuple):
-    """A process to be: what follows `python`, its variables, its folder, and which descriptors it has."""
+    """A process to be: what follows `python`, its variables, its folder, and which descriptors it has.
+
+    Its input may be a terminal that becomes its own.
+    """
 
     arguments: list[str]
     variables: dict[str, str]
     folder: str
     descriptors: list[int]
+    on_terminal: bool = False
 
 
 def send(connection: socket.socket, request: Request, given: Sequence[int]) -> None:
@@ -141,11 +146,28 @@ def become(request: Request, given: Sequence[int]) -> None:
         )
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
+    if request.on_terminal:
+        take_terminal()
     os.chdir(request.folder)
+    change_path(os.environ.get("PYTHONPATH", ""), request.variables.get("PYTHONPATH", ""))
     os.environ.clear()
     os.environ.update(request.variables)
     show_variables(request.variables)
     sys.modules["numpy"].random.seed()  # once more, as when it is imported
+
+
+def take_terminal() -> None:
+    """Makes the terminal that is the input the controlling one of a new session, as a shell's is."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def change_path(server: str, own: str) -> None:
+    """Replaces the server's PYTHONPATH in `sys.path` by the process's own."""
+    removed, added = (
+        [os.path.abspath(folder) for folder in text.split(os.pathsep) if folder] for text in (server, own)
+    )
+    sys.path[:] = [*added, *(folder for folder in sys.path if folder not in removed)]
 
 
 def show_variables(variables: dict[str, str]) -> None:

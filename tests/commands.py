@@ -18,16 +18,18 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from command_server import ROOM, Request, send
+from command_server import ROOM, Request, send, take_terminal
 from experiments.training import runtime
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every command compiles all of our modules again
 VARIABLES = dict(os.environ)
 # As commands set them before they import a library that reads them while it is imported.
 SERVER_VARIABLES = VARIABLES | runtime.variables_of_import() | {"MLFLOW_DISABLE_TELEMETRY": "true"}
 # What is read later. A command for which another variable is changed is not forked but started.
+# Folders of PYTHONPATH have code of ours or of a user, not another version of a library that the server has imported.
 READ_LATER = {
     "EXPERIMENTS_HOME", "EXPERIMENTS_DATA", "EXPERIMENTS_LEASE_SECONDS", "MLFLOW_TRACKING_URI",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "TERM", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "PYTHONPATH", "TERM", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST",
 }  # fmt: skip
 # Set by libraries while TensorFlow is imported and by this package for MLflow: in this process and in a command alike.
 SET_BY_ITSELF = {
@@ -100,6 +102,7 @@ def start(
     stdout: int | IO[Any] | None = None,
     stderr: int | IO[Any] | None = None,
     fork: bool = True,
+    on_terminal: bool = False,
 ) -> Process:
     """`subprocess.Popen([sys.executable, *arguments], …, text=True)`, forked where that is the same.
 
@@ -111,11 +114,13 @@ def start(
         stdout: A descriptor, a file, PIPE, DEVNULL, or None: where this process's goes.
         stderr: The same, but PIPE.
         fork: False for a test of what happens while libraries are imported, or whether they are.
+        on_terminal: Whether `stdin` is a terminal on which Ctrl-C is for the process.
     """
     if not (fork and can_be_forked(arguments, env)):
         return subprocess.Popen(
-            [sys.executable, *arguments], env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, text=True
-        )
+            [sys.executable, *arguments], env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, text=True,
+            preexec_fn=take_terminal if on_terminal else None,
+        )  # fmt: skip
     with contextlib.ExitStack() as opened:
         reader = None
         if stdout == subprocess.PIPE:
@@ -124,7 +129,7 @@ def start(
             opened.callback(os.close, stdout)
         nowhere = opened.enter_context(open(os.devnull, "r+b"))
         streams = [_descriptor(stream, number, nowhere) for number, stream in enumerate((stdin, stdout, stderr))]
-        request = Request(list(arguments), dict(env), os.fspath(cwd or Path.cwd()), [0, 1, 2])
+        request = Request(list(arguments), dict(env), os.fspath(cwd or Path.cwd()), [0, 1, 2], on_terminal)
         return Forked(request, streams, reader)
 
 

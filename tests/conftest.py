@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 import pytest
 
 import commands
-from commands import VARIABLES
+import distribution
 from experiments.config import RunConfig, available_cores, compose
 from experiments.errors import StoppedError
 from experiments.ingredients.datasets import ImageData
 from experiments.results.files import EpochRow
 from experiments.results.records import DatasetSummary, Process, Record, load
 
-BEGUN = pytest.StashKey[Future[None]]()
+MANY_FILES = 4  # from which on they run side by side
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
 SMALL = (
     "dataset=digits", "dataset.train_limit=64", "training.batch_size=16", "training.threads=1", "figures=false",
@@ -34,6 +33,9 @@ SMALL = (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-fork", action="store_true", help="start every command as a process that imports everything")
+    parser.addoption(
+        "--processes", type=int, help="how many run tests side by side; by default one for each core, if files are many"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -60,6 +62,19 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             runtime.prepare(compose("training.threads=1").training)
 
 
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Runs tests of several files side by side, but where they are debugged or their coverage is measured."""
+    config, option = session.config, session.config.option
+    many = len({item.path for item in session.items}) >= MANY_FILES
+    processes = option.processes or (available_cores() if many and commands.may_fork else 1)
+    if processes == 1 or option.collectonly or option.usepdb or config.pluginmanager.hasplugin("_cov"):
+        return None
+    commands.server()
+    config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+    distribution.run(session, processes)
+    return True
+
+
 @pytest.fixture(scope="session")
 def stores() -> None:
     """Stores of MLflow that are made in this process get copies of the first one's tables."""
@@ -74,40 +89,33 @@ def tensorflow(stores: None) -> Any:
     return pytest.importorskip("tensorflow")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def endings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """The whole commands that tests ask about, by name; they run on half of the cores while the other tests do.
-
-    After them, the tests that are marked `beside` run there, the last one first: this thread comes from the other end.
-    """
-    items = request.session.items
-    wanted = [scenario for item in items for scenario in getattr(item.module, "SCENARIOS", ())]
-    homes = {scenario: tmp_path_factory.mktemp(scenario.__name__) / "home" for scenario in dict.fromkeys(wanted)}
-    pool = ThreadPoolExecutor(max_workers=max(1, available_cores() // 2))
-    for home in homes.values():
-        home.mkdir()
-    ends = {scenario.__name__: pool.submit(scenario, home) for scenario, home in homes.items()}
-    for item in reversed([item for item in items if item.get_closest_marker("beside")]):
-        item.stash[BEGUN] = pool.submit(call_test, item, tmp_path_factory.mktemp("beside") / "home")
-    yield ends
-    pool.shutdown(cancel_futures=True)
+T = TypeVar("T")
 
 
-def call_test(item: pytest.Function, home: Path) -> None:
-    """Calls a test that takes nothing but a folder and its parameters."""
-    home.mkdir()
-    given = {"home": home, "tmp_path": home, **(item.callspec.params if hasattr(item, "callspec") else {})}
-    item.obj(**{name: given[name] for name in inspect.signature(item.obj).parameters})
+class Ending(Generic[T]):
+    """What a scenario returns; it runs when it is asked for first."""
+
+    def __init__(self, scenario: Callable[[Path], T], home: Path) -> None:
+        self._scenario, self._home = scenario, home
+
+    @cached_property
+    def _returned(self) -> T:
+        self._home.mkdir()
+        return self._scenario(self._home)
+
+    def result(self) -> T:
+        return self._returned
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Waits for a test that has begun beside others."""
-    begun = pyfuncitem.stash.get(BEGUN, None)
-    if begun is None or begun.cancel():
-        return None
-    begun.result()
-    return True
+@pytest.fixture(scope="session")
+def endings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ending[Any]]:
+    """The whole commands that several tests ask about, by name."""
+    modules = {item.module for item in request.session.items}  # type: ignore[attr-defined]
+    wanted = [scenario for module in modules for scenario in getattr(module, "SCENARIOS", ())]
+    return {
+        scenario.__name__: Ending(scenario, tmp_path_factory.mktemp(scenario.__name__) / "home")
+        for scenario in dict.fromkeys(wanted)
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -171,9 +179,7 @@ def train(
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
     """The variables of a child process: this process's, without what would change where it writes."""
-    # The commands of `endings` start while another test may have changed the variables of this process.
-    here = os.environ if threading.current_thread() is threading.main_thread() else VARIABLES
-    kept = {key: value for key, value in here.items() if key != "MLFLOW_TRACKING_URI"}
+    kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
     return kept | {"EXPERIMENTS_HOME": str(home)} | variables
 
 

@@ -42,7 +42,8 @@ def start(code: str, home: Path, *, fork: bool = True, **streams: Any) -> comman
 
 
 def test_forked_process_is_like_one_that_was_started(home: Path) -> None:
-    forked, started = (json.loads(run(FACTS, home, "a", "b c", fork=fork, TERM="x").stdout) for fork in (True, False))
+    own = {"TERM": "x", "PYTHONPATH": os.pathsep.join(["relative", str(home / "own")])}
+    forked, started = (json.loads(run(FACTS, home, "a", "b c", fork=fork, **own).stdout) for fork in (True, False))
     assert forked["variables"]["EXPERIMENTS_HOME"] == str(home)
     assert forked["ours"] == []
     for facts in (forked, started):
@@ -123,6 +124,18 @@ def test_command_on_a_terminal_sees_one(fork: bool, home: Path) -> None:
     os.close(ours)
 
 
+@BOTH
+def test_keys_pressed_on_its_terminal_are_signals(fork: bool, home: Path) -> None:
+    ours, theirs = pty.openpty()
+    with start("import time; print('up', flush=True); time.sleep(60)", home, fork=fork, on_terminal=True,
+               stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL) as process:  # fmt: skip
+        os.close(theirs)
+        assert os.read(ours, 2) == b"up"
+        os.write(ours, b"\x03")
+        assert process.wait(20) == -signal.SIGINT
+    os.close(ours)
+
+
 def test_command_that_takes_too_long_is_ended(home: Path) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
         commands.run(["-c", "import time; time.sleep(60)"], env=environment(home), timeout=0.2)
@@ -137,7 +150,7 @@ def test_module_runs_as_main_from_the_folder(home: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PYTHONPATH", "x"), ("TF_ENABLE_ONEDNN_OPTS", "0"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("HOME", "/x")],
+    [("TF_ENABLE_ONEDNN_OPTS", "0"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("HOME", "/x")],
 )
 def test_command_with_variables_of_its_own_is_started(name: str, value: str, home: Path) -> None:
     assert commands.can_be_forked([], environment(home, TERM="x", MLFLOW_TRACKING_URI="y"))

@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import environment, started
+from conftest import Ending, environment, started
 from experiments.config import available_cores, compose
 from experiments.errors import InputError
 from experiments.results import environment as machine
@@ -83,13 +82,13 @@ SCENARIOS = (some_on_one_core, all_on_all_cores, two_side_by_side)
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_made")
-def test_golden_digests_come_again_on_all_cores(endings: dict[str, Future[Any]]) -> None:
+def test_golden_digests_come_again_on_all_cores(endings: dict[str, Ending[Any]]) -> None:
     assert endings["all_on_all_cores"].result() == GOLDEN
 
 
 @pytest.mark.usefixtures("as_made")
 def test_golden_digests_come_again_on_one_core_in_another_order_whatever_openmp_is_told(
-    endings: dict[str, Future[Any]],
+    endings: dict[str, Ending[Any]],
 ) -> None:
     found = endings["some_on_one_core"].result()
     assert found == {name: GOLDEN[name] for name in ("linear", "batch normalisation")}
@@ -97,7 +96,7 @@ def test_golden_digests_come_again_on_one_core_in_another_order_whatever_openmp_
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_made")
-def test_job_of_a_sweep_has_the_golden_digests(endings: dict[str, Future[Any]]) -> None:
+def test_job_of_a_sweep_has_the_golden_digests(endings: dict[str, Ending[Any]]) -> None:
     first, second = (records.load(endings["two_side_by_side"].result() / number) for number in "01")
     golden = GOLDEN["convolutions"]
     assert (first.weights_digest or "").startswith(golden["weights"])
@@ -223,7 +222,7 @@ SCENARIOS = (*SCENARIOS, operations_of_graphs)
 
 
 @pytest.mark.slow
-def test_no_operation_starts_from_an_approximation(endings: dict[str, Future[Any]]) -> None:
+def test_no_operation_starts_from_an_approximation(endings: dict[str, Ending[Any]]) -> None:
     found, options = endings["operations_of_graphs"].result()
     for names in found:
         assert {"Sqrt", "DivNoNan"} <= set(names)

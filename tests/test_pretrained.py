@@ -123,13 +123,37 @@ class Runs(NamedTuple):
     first: list[np.ndarray]
 
 
-@pytest.fixture(scope="module")
-def runs(tensorflow: Any, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def few_layers(include_top: bool, weights: None, input_tensor: Any, include_preprocessing: bool) -> Any:
+    """A backbone of the kinds of layers that the real ones have, called as they are."""
+    import keras
+
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(input_tensor)
+    for filters in (8, 16):
+        x = keras.layers.Conv2D(filters, 3, strides=2, use_bias=False)(x)
+        x = keras.layers.BatchNormalization()(x)
+        x = keras.layers.ReLU()(x)
+    return keras.Model(keras.utils.get_source_inputs(input_tensor), x)
+
+
+@pytest.fixture(
+    scope="module",
+    params=["few layers", pytest.param("mobilenetv3-small", marks=[pytest.mark.slow, pytest.mark.exhaustive])],
+)
+def runs(request: pytest.FixtureRequest, tensorflow: Any, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Of a backbone of few layers, which takes seconds to train, or of a real one, which takes a minute."""
+    import keras
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "few layers":
+            patch.setattr(keras.applications, BACKBONES["mobilenetv3-small"].factory, few_layers)
+        return make_runs(tmp_path_factory.mktemp("pretrained"))
+
+
+def make_runs(folder: Path) -> Runs:
     import keras
 
     from experiments.runner import run_experiment
 
-    folder = tmp_path_factory.mktemp("pretrained")
     random = config("model.weights=null", "model.freeze_epochs=0")
     keras.utils.set_random_seed(77)
     model = random.model.build((28, 28, 1), 10, random.regularization)
@@ -145,7 +169,6 @@ def runs(tensorflow: Any, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return Runs(whole, kept, resumed, backbone.get_weights())
 
 
-@pytest.mark.slow
 def test_frozen_backbone_keeps_its_weights_and_the_head_learns(runs: Runs) -> None:
     for number, before in enumerate(runs.first):
         np.testing.assert_array_equal(runs.paused_weights[f"weights/{number:05d}"], before)
@@ -154,14 +177,12 @@ def test_frozen_backbone_keeps_its_weights_and_the_head_learns(runs: Runs) -> No
     assert len(set(digests)) == 2
 
 
-@pytest.mark.slow
 def test_run_that_was_paused_between_its_phases_ends_in_the_same_bits(runs: Runs) -> None:
     assert [row.weights_digest for row in runs.resumed.rows] == [row.weights_digest for row in runs.whole.rows]
     assert runs.resumed.predictions_digest == runs.whole.predictions_digest
     assert runs.whole.state == "finished"
 
 
-@pytest.mark.slow
 def test_saved_network_predicts_what_the_run_did(runs: Runs) -> None:
     from experiments.results.saved_model import open_model
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
+import commands
 from conftest import environment, epoch_row, write_record
 from experiments import config as config_module
 from experiments import init, project
@@ -449,16 +450,14 @@ def test_project_from_the_wheel_runs_and_retrains_only_what_was_edited(tmp_path:
     shutil.unpack_archive(wheel, site, "zip")
     variables = environment(demo, PYTHONPATH=str(site))
 
-    def call(*arguments: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=demo if demo.exists() else tmp_path, env=variables,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+    def call(*arguments: str, code: int = 0, fork: bool = True) -> str:
+        done = commands.run(arguments, cwd=demo if demo.exists() else tmp_path, env=variables, fork=fork)
         assert done.returncode == code, f"{arguments}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
 
     call("-m", "experiments.init", "demo")
-    assert str(site) in call("-c", "import experiments; print(experiments.__file__)")
+    for fork in (True, False):
+        assert str(site) in call("-c", "import experiments; print(experiments.__file__)", fork=fork)
     assert "Ran 2 tests" in call("-m", "unittest", "tests.test_mylab")
     sweep = (
         "-m", "experiments.run", "-m", "model=linear,conv_mixer", "optimizer=adam,adamax", "dataset=digits",

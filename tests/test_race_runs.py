@@ -7,7 +7,6 @@ import random
 import re
 import signal
 import time
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 import commands
-from conftest import SMALL, Command, Ended, environment, started
+from conftest import SMALL, Command, Ended, Ending, environment, started
 from experiments.comparison import decisions
 from experiments.comparison.decisions import DECISIONS
 from experiments.results import records
@@ -84,7 +83,7 @@ SCENARIOS = (race_and_then_the_rest, race_that_is_killed, sweep_again_and_again)
 
 
 @pytest.fixture
-def seen(request: pytest.FixtureRequest, endings: dict[str, Future[Seen]]) -> Seen:
+def seen(request: pytest.FixtureRequest, endings: dict[str, Ending[Seen]]) -> Seen:
     return endings[request.param.__name__].result()
 
 
@@ -134,7 +133,7 @@ def test_decided_race_runs_nothing_again(seen: Seen) -> None:
 
 
 @after(race_and_then_the_rest)
-def test_rest_of_a_race_equals_the_grid(seen: Seen, endings: dict[str, Future[Any]]) -> None:
+def test_rest_of_a_race_equals_the_grid(seen: Seen, endings: dict[str, Ending[Any]]) -> None:
     rest = seen.ends[3]
     assert (rest.code, rest.err) == (0, "")
     assert sweep_of(rest) == seen.sweep
@@ -153,7 +152,7 @@ def test_rest_of_a_race_equals_the_grid(seen: Seen, endings: dict[str, Future[An
 
 
 @after(race_that_is_killed)
-def test_killed_race_ends_with_the_decisions_of_an_undisturbed_one(seen: Seen, endings: dict[str, Future[Any]]) -> None:
+def test_killed_race_ends_with_the_decisions_of_an_undisturbed_one(seen: Seen, endings: dict[str, Ending[Any]]) -> None:
     last = seen.ends[0]
     assert (last.code, last.err) == (0, "")
     undisturbed = endings[race_and_then_the_rest.__name__].result().home / DECISIONS

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ import pytest
 import yaml
 
 import commands
-from conftest import SMALL, Ended, environment, started, write_record
+from conftest import SMALL, Ended, Ending, environment, started, write_record
 from experiments import reproduction
 from experiments.config import RunConfig, compose
 from experiments.errors import InputError, StoppedError
@@ -414,7 +413,7 @@ def test_bad_input_exits_with_2(
     assert list(home.iterdir()) == []
 
 
-# What the commands do. `endings` in conftest.py starts them beside the other tests.
+# What the commands do. `endings` in conftest.py has how they ended.
 
 
 class Repeats(NamedTuple):
@@ -428,7 +427,7 @@ class Repeats(NamedTuple):
 
 def repeat_in_four_ways(home: Path) -> Repeats:
     run = ("dataset=digits", "dataset.train_limit=256", "training.threads=1", "training.epochs=2",
-           "model.filters=[8,8]", "tracking=none")  # fmt: skip
+           "model.filters=[8,8]", "tracking=none", "figures=false")  # fmt: skip
     with started(home, *run) as first:
         record = first.finish().record
     saved = str(record.directory.relative_to(home.parent))
@@ -458,7 +457,7 @@ SCENARIOS = (repeat_in_four_ways,)
 
 
 @pytest.fixture
-def repeats(endings: dict[str, Future[Repeats]]) -> Repeats:
+def repeats(endings: dict[str, Ending[Repeats]]) -> Repeats:
     return endings["repeat_in_four_ways"].result()
 
 

@@ -25,7 +25,7 @@ from experiments.results.records import Record
 EPOCHS = 4
 TINY = (
     "dataset=digits", "dataset.train_limit=48", "training.batch_size=16", "training.threads=1",
-    f"training.epochs={EPOCHS}", "model=mlp", "model.units=[6]", "tracking=none",
+    f"training.epochs={EPOCHS}", "model=mlp", "model.units=[6]", "tracking=none", "figures=false",
 )  # fmt: skip
 # In so few epochs nobody would wait three for an improvement, or two.
 IMPATIENT = {

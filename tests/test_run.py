@@ -16,7 +16,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 import pytest
 
 import commands
-from conftest import SMALL, Ended, environment, started, write_record
+from conftest import SMALL, Ended, Ending, environment, started, write_record
 from experiments.config import compose, config_key, load_config, run_key
 from experiments.errors import InputError
 from experiments.results import lookup, records
@@ -64,7 +63,7 @@ def wait_until(true: Callable[[], Any]) -> None:
         time.sleep(0.05)
 
 
-# What the commands do. `endings` in conftest.py starts them beside the other tests; a test asks how one ended.
+# What the commands do. `endings` in conftest.py has how they ended.
 
 
 def run_whole(home: Path) -> Ended:
@@ -153,7 +152,7 @@ SCENARIOS = (
 
 
 @pytest.fixture
-def ending(endings: dict[str, Future[Ended]], request: pytest.FixtureRequest) -> Ended:
+def ending(endings: dict[str, Ending[Ended]], request: pytest.FixtureRequest) -> Ended:
     return endings[request.param.__name__].result()
 
 
@@ -322,7 +321,7 @@ def ask(request: urllib.request.Request, server: subprocess.Popen[bytes]) -> Any
 
 @after(run_without_store)
 def test_same_command_gives_the_same_bits_even_without_a_store(
-    ending: Ended, endings: dict[str, Future[Ended]]
+    ending: Ended, endings: dict[str, Ending[Ended]]
 ) -> None:
     first, second = endings["run_whole"].result().record, ending.record
     assert first.directory != second.directory
@@ -371,7 +370,7 @@ def test_terminated_run_ends_after_its_epoch_and_can_go_on(ending: Ended) -> Non
 
 
 @after(kill_and_resume)
-def test_killed_and_resumed_run_ends_in_the_same_bits(ending: Ended, endings: dict[str, Future[Ended]]) -> None:
+def test_killed_and_resumed_run_ends_in_the_same_bits(ending: Ended, endings: dict[str, Ending[Ended]]) -> None:
     whole, resumed = endings["run_whole"].result().record, ending.record
     assert ending.code == 0
     assert re.search(r"^resumed after epoch [12]?\d$", ending.out, re.MULTILINE)
@@ -383,7 +382,7 @@ def test_killed_and_resumed_run_ends_in_the_same_bits(ending: Ended, endings: di
     assert not (resumed.directory / "checkpoint").exists()
 
 
-def test_killed_run_reads_as_interrupted(endings: dict[str, Future[Ended]], tmp_path: Path) -> None:
+def test_killed_run_reads_as_interrupted(endings: dict[str, Ending[Ended]], tmp_path: Path) -> None:
     """The record as a killed run leaves it, which is the resumed one's with its process gone."""
     record = endings["kill_and_resume"].result().record
     shutil.copytree(record.directory, tmp_path / "copy")

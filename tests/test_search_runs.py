@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from conftest import SMALL, Ended, started
+from conftest import SMALL, Ended, Ending, started
 from experiments.comparison import decisions
 from experiments.comparison.decisions import DECISIONS
 from experiments.results import records
@@ -51,7 +50,7 @@ SCENARIOS = (search_that_is_killed,)
 
 
 @pytest.fixture
-def seen(endings: dict[str, Future[Seen]]) -> Seen:
+def seen(endings: dict[str, Ending[Seen]]) -> Seen:
     return endings["search_that_is_killed"].result()
 
 

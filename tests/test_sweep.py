@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,14 +26,14 @@ import pytest
 import yaml
 
 import commands
-from conftest import SMALL, Ended, environment, started
+from conftest import SMALL, Ended, Ending, environment, started
 from experiments.config import available_cores, load_config
 from experiments.results import files, lookup, records
 from experiments.results.records import Record
 from experiments.upgrades import newest
 
 BASE = ("-m", *SMALL, "model=linear", "sweep.workers=2")
-EPOCHS = 60  # of a job that is caught on its way
+EPOCHS = 40  # of a job that is caught on its way
 
 
 class Seen(NamedTuple):
@@ -148,7 +147,7 @@ def assert_store_agrees(home: Path, jobs: list[Record]) -> None:
     assert sorted(keys) == sorted((job.run_key, 1) for job in jobs)
 
 
-# What the commands do. `endings` in conftest.py starts them beside the other tests.
+# What the commands do. `endings` in conftest.py has how they ended.
 
 WHOLE = ("optimizer=sgd,adam", "seed=0,1", "training.epochs=2")
 
@@ -201,7 +200,7 @@ SCENARIOS = (sweep_again_and_again, sweep_that_fails_and_goes_on, one_of_them_al
 
 
 @pytest.fixture
-def seen(request: pytest.FixtureRequest, endings: dict[str, Future[Seen]]) -> Seen:
+def seen(request: pytest.FixtureRequest, endings: dict[str, Ending[Seen]]) -> Seen:
     return endings[request.param.__name__].result()
 
 
@@ -403,7 +402,7 @@ def test_same_command_retries_what_failed_from_its_last_epoch(seen: Seen) -> Non
 
 
 @after(one_of_them_alone)
-def test_job_has_the_bits_of_the_same_run_alone(seen: Seen, endings: dict[str, Future[Seen]]) -> None:
+def test_job_has_the_bits_of_the_same_run_alone(seen: Seen, endings: dict[str, Ending[Seen]]) -> None:
     """Among others in a worker, and killed and resumed."""
     whole, failed = (endings[s.__name__].result() for s in (sweep_again_and_again, sweep_that_fails_and_goes_on))
     in_sweeps = digests([jobs_of(whole.sweep)[3], jobs_of(failed.sweep)[0]])
@@ -513,12 +512,14 @@ class Terminal:
     """A sweep in the foreground of a terminal of its own."""
 
     def __init__(self, home: Path, *overrides: str) -> None:
-        pid, self._screen = pty.fork()
-        if pid == 0:
-            os.chdir(home)
-            arguments = [sys.executable, "-m", "experiments.run", *BASE, *overrides]
-            os.execvpe(sys.executable, arguments, environment(home, TERM="xterm", COLUMNS="80", LINES="24"))
-        self.pid, self.seen, self.code = pid, "", None
+        self._screen, its_end = pty.openpty()
+        self._process = commands.start(
+            ["-m", "experiments.run", *BASE, *overrides],
+            env=environment(home, TERM="xterm", COLUMNS="80", LINES="24"), cwd=home,
+            stdin=its_end, stdout=its_end, stderr=its_end, on_terminal=True,
+        )  # fmt: skip
+        os.close(its_end)
+        self.seen = ""
 
     def read(self, seconds: float = 0.1) -> bool:
         """Reads what is written there; False when it was closed."""
@@ -549,14 +550,14 @@ class Terminal:
         os.close(self._screen)
 
     def wait(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._process.wait(60)
 
 
 @pytest.mark.slow
 @pytest.mark.beside
 def test_terminal_shows_a_live_table_and_passes_ctrl_c_on(home: Path) -> None:
     terminal = Terminal(home, *LONG)
-    terminal.read_until(lambda: re.search(r"^ +0 +0 +\d+/60 +\d+\.\d\d% .*running$", terminal.text, re.M))
+    terminal.read_until(lambda: re.search(rf"^ +0 +0 +\d+/{EPOCHS} +\d+\.\d\d% .*running$", terminal.text, re.M))
     terminal.press(b"\x03")
     while terminal.read(0.5):
         pass
@@ -667,7 +668,7 @@ def test_sweeps_at_the_same_time_share_jobs_but_no_directory(home: Path) -> None
 def test_eight_workers_on_a_fresh_store_lose_nothing(home: Path) -> None:
     """As on a machine of eight cores: more processes than there are here."""
     change = "import experiments.sweeps.executors.cores as cores; cores.available_cores = lambda: 8"
-    ended = run_changed_sweep(home, change, "training.epochs=20", "seed=range(8)", "sweep.workers=8")
+    ended = run_changed_sweep(home, change, "training.epochs=8", "seed=range(8)", "sweep.workers=8")
     assert (ended.code, ended.err) == (0, "")
     assert ": 8 jobs: 8 new; 8 workers × 1 thread" in ended.out
     assert "MLflow" not in ended.out

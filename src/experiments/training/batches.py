@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -159,6 +159,7 @@ class Batches:
         self.size: tuple[int, int] = (split.images.shape[1], split.images.shape[2])
         self._gather = _gatherer(split.images)
         self._labels = tf.constant(keras.utils.to_categorical(split.labels, classes).astype(np.float32))
+        self._dataset = tf.function(self._make_dataset, autograph=False)
 
     @property
     def steps(self) -> int:
@@ -167,17 +168,25 @@ class Batches:
 
     def epoch(self, epoch: int) -> Any:
         """The `tf.data.Dataset` of one epoch, gathered ahead of the training by one thread."""
-        batch, indices = self.batch_size, tf.constant(order(self.seed, epoch, self.images))
-        show, mixture = self._look(epoch), self._mixture(epoch)
+        indices = tf.constant(order(self.seed, epoch, self.images))
+        return self._dataset(indices, self._looks(epoch), self._mixture(epoch))
+
+    def _make_dataset(self, indices: Any, looks: Sequence[Any], mixture: Sequence[Any]) -> Any:
+        """The batches of images in the order of `indices`; a function of tensors, so that it is traced only once."""
+        batch = self.batch_size
+
+        def show(chosen: Any) -> Any:
+            images = self._gather(chosen)
+            for change, values in zip(self._changes, looks, strict=True):
+                images = change(images, tf.gather(values, chosen))
+            return images
 
         def load(step: Any) -> tuple[Any, ...]:
             chosen = indices[step * batch : (step + 1) * batch]
             parts = (show(chosen), *self._target(chosen))
-            return (
-                parts
-                if mixture is None
-                else _mix(parts, mixture, chosen, lambda other: (show(other), *self._target(other)))
-            )
+            if not mixture:
+                return parts
+            return _mix(parts, mixture, chosen, lambda other: (show(other), *self._target(other)))
 
         options = tf.data.Options()
         options.deterministic = True
@@ -193,38 +202,38 @@ class Batches:
         labels = tf.gather(self._labels, chosen)
         return (labels,) if self._weights is None else (labels, tf.gather(self._weights, chosen))
 
-    def _look(self, epoch: int) -> Callable[[Any], Any]:
-        """A function from indices to the images of an epoch, augmented and not yet mixed."""
+    @property
+    def _changes(self) -> list[Callable[[Any, Any], Any]]:
+        """What augmentation does to images, each by a table that `_looks` draws for every epoch."""
         wanted = self.augmentation
-        changes: list[tuple[Callable[[Any, Any], Any], Any]] = []
+        return [
+            *([partial(move, fill=wanted.fill)] if wanted.deforms or wanted.frames else []),
+            *([pixels.recolour] if wanted.recolours else []),
+            *([pixels.cut] if wanted.cutout else []),
+        ]
+
+    def _looks(self, epoch: int) -> list[Any]:
+        """The tables of `_changes` for one epoch."""
+        wanted = self.augmentation
+        tables: list[Any] = []
         if wanted.deforms or wanted.frames:
-            moves = transforms(wanted, self.seed, epoch, self.images, self.size)
-            changes.append((partial(move, fill=wanted.fill), moves))
+            tables.append(transforms(wanted, self.seed, epoch, self.images, self.size))
         if wanted.recolours:
-            drawn = generator(self.seed, epoch, COLOUR)
-            changes.append((pixels.recolour, pixels.draw_colours(wanted, drawn, self.images)))
+            tables.append(pixels.draw_colours(wanted, generator(self.seed, epoch, COLOUR), self.images))
         if wanted.cutout:
-            drawn = generator(self.seed, epoch, CUTOUT)
-            changes.append((pixels.cut, pixels.draw_holes(wanted, drawn, self.images, self.size)))
-        tables = [(change, tf.constant(values)) for change, values in changes]
+            tables.append(pixels.draw_holes(wanted, generator(self.seed, epoch, CUTOUT), self.images, self.size))
+        return [tf.constant(table) for table in tables]
 
-        def look(chosen: Any) -> Any:
-            images = self._gather(chosen)
-            for change, values in tables:
-                images = change(images, tf.gather(values, chosen))
-            return images
-
-        return look
-
-    def _mixture(self, epoch: int) -> tuple[Any, Any] | None:
+    def _mixture(self, epoch: int) -> list[Any]:
+        """The partners and shares of one epoch; nothing without mixup."""
         if not self.augmentation.mixup:
-            return None
+            return []
         drawn = pixels.draw_mixture(self.augmentation, generator(self.seed, epoch, MIXUP), self.images)
-        return tf.constant(drawn.partners), tf.constant(drawn.shares)
+        return [tf.constant(drawn.partners), tf.constant(drawn.shares)]
 
 
 def _mix(
-    parts: tuple[Any, ...], mixture: tuple[Any, Any], chosen: Any, show: Callable[[Any], tuple[Any, ...]]
+    parts: tuple[Any, ...], mixture: Sequence[Any], chosen: Any, show: Callable[[Any], tuple[Any, ...]]
 ) -> tuple[Any, ...]:
     """The parts of a batch (images, labels and perhaps weights), each mixed with those of the images' partners."""
     partners, shares = (tf.gather(values, chosen) for values in mixture)
