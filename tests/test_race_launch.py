@@ -7,7 +7,7 @@ import logging
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,11 +22,11 @@ from experiments.comparison.decisions import DECISIONS
 from experiments.comparison.report import HTML
 from experiments.conf import CONF
 from experiments.errors import InputError
+from experiments.gpus import GPU
 from experiments.results.records import Predictions
-from experiments.sweeps import launch as launching
 from experiments.sweeps import preflight
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Run
-from experiments.sweeps.executors import processes
+from experiments.sweeps.executors import choice, processes
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.launch import SweepOutcome, launch
 from experiments.sweeps.scheduler import Scheduler
@@ -43,7 +43,8 @@ class MadeUp:
     chance = random.Random(0)
     fails: ClassVar[dict[str, int]] = {}  # optimizer → the seed that diverges
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, gpus: Sequence[GPU]) -> None:
+        del gpus
         self.slots = slots
         self._runs: dict[int, Run] = {}
         self._epochs: dict[int, int] = {}
@@ -107,7 +108,7 @@ def make_up(run: Run, state: str, epochs: int) -> None:
 def launched(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
     """Launches the product of choices, and keeps what it says."""
     del home
-    monkeypatch.setattr(launching, "LocalExecutor", MadeUp)
+    monkeypatch.setattr(choice, "LocalExecutor", MadeUp)
     monkeypatch.setattr(processes, "start_server", lambda: None)
     monkeypatch.setattr(preflight, "check", lambda plan, todo: None)
     monkeypatch.setattr(Followups, "job_ended", lambda *_, **__: None)
