@@ -116,7 +116,7 @@ def test_memory_that_is_not_known_is_not_limited(planned: Callable[..., Plan]) -
 def test_gpus_that_tensorflow_does_not_see_are_not_used(
     planned: Callable[..., Plan], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert planned("seed=0,1,2,3", seen=1).gpus == (A,)
+    assert planned("seed=0,1,2,3", seen=1).gpus == (A._replace(memory_bytes=None),)
     assert not caplog.messages
     plan = planned("seed=0,1,2,3", seen=0)
     assert (plan.workers, plan.threads, plan.gpus) == (4, 4, ())
@@ -202,6 +202,7 @@ def test_single_run_takes_the_first_gpu_and_lets_memory_grow(monkeypatch: pytest
     assert fake.said == [("show", FIRST), ("grow", FIRST, True)]
     assert devices.trains_on_gpu() == "NVIDIA T4"
     assert devices.facts() == {"gpu": "NVIDIA T4"}
+    assert devices.describe(4) == "4 threads, NVIDIA T4"
 
 
 def test_job_sees_its_gpu_alone_and_keeps_to_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +231,7 @@ def test_without_gpus_tensorflow_is_asked_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(gpus, "may_exist", lambda: False)
     assert devices.facts() == {}
     devices.prepare()
-    assert (fake.said, devices.facts()) == ([], {"gpu": None})
+    assert (fake.said, devices.facts(), devices.describe(1)) == ([], {"gpu": None}, "1 thread")
 
 
 def test_gpu_of_a_run_stands_in_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,8 +276,10 @@ def test_cuda_is_initialised_in_the_worker_and_shows_its_gpu_alone(
         processes.start_server()
         workers = [Worker(list_devices, gpu) for gpu in (A, B)]
         told = [processes.answer(worker) for worker in workers]
+        noted = log.read_text().splitlines()
+        assert sharing.seen_by_tensorflow([A, B]) == []  # of this driver, asked in the way of a sweep
     assert [seen for _, seen in told] == [0, 0]
-    assert sorted(log.read_text().split("\n")) == sorted(["", f"{told[0][0]} GPU-a", f"{told[1][0]} GPU-b"])
+    assert sorted(noted) == sorted([f"{told[0][0]} GPU-a", f"{told[1][0]} GPU-b"])
 
 
 # What TensorFlow refuses there.

@@ -52,15 +52,12 @@ def gather_facts(config: RunConfig, dataset_digest: str, variables: Mapping[str,
         dataset_digest: SHA-256 (hex), see `ImageData.digest`.
         variables: of the environment; those that can change a result are kept.
     """
-    return (
-        environment.gather(
-            threads=config.training.threads or 1,
-            dataset_digest=dataset_digest,
-            config=flatten(config.identity()),
-            own_code=own_code.facts_of(config.model_dump()),
-            variables=variables,
-        )
-        | devices.facts()
+    return devices.facts() | environment.gather(
+        threads=config.training.threads or 1,
+        dataset_digest=dataset_digest,
+        config=flatten(config.identity()),
+        own_code=own_code.facts_of(config.model_dump()),
+        variables=variables,
     )
 
 
@@ -198,9 +195,8 @@ def recording(
     started, earlier = time.perf_counter(), record.seconds
     with lease.released(record.directory), _logging_to(record.directory / files.LOG):
         images = f"{record.dataset.name} ({record.dataset.source})"
-        threads = f"{config.training.threads} thread{'' if config.training.threads == 1 else 's'}"
-        gpu = f", {devices.trains_on_gpu()}" if devices.trains_on_gpu() else ""
-        log.info("%s: %s parameters, %s, %s%s", record.name, f"{record.parameters:,}", images, threads, gpu)
+        where = devices.describe(config.training.threads)
+        log.info("%s: %s parameters, %s, %s", record.name, f"{record.parameters:,}", images, where)
         for note in record.dataset.notes:
             log.info("%s", note)
         _warn_of_changes(record)

@@ -53,6 +53,12 @@ def trains_on_gpu() -> str | None:
     return _trains_on[0] if _trains_on else None
 
 
+def describe(threads: int | None) -> str:
+    """`4 threads`, or `4 threads, NVIDIA H100`."""
+    gpu = trains_on_gpu()
+    return f"{threads} thread{'' if threads == 1 else 's'}{f', {gpu}' if gpu else ''}"
+
+
 def facts() -> dict[str, str | None]:
     """What `environment.json` holds of it; nothing before TensorFlow was prepared."""
     return {"gpu": _trains_on[0]} if _trains_on else {}
