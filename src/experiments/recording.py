@@ -194,9 +194,8 @@ def recording(
     """
     started, earlier = time.perf_counter(), record.seconds
     with lease.released(record.directory), _logging_to(record.directory / files.LOG):
-        images = f"{record.dataset.name} ({record.dataset.source})"
-        where = devices.describe(config.training.threads)
-        log.info("%s: %s parameters, %s, %s", record.name, f"{record.parameters:,}", images, where)
+        name, what, where = record.name, record.dataset, devices.describe(config.training.threads)
+        log.info("%s: %s parameters, %s (%s), %s", name, f"{record.parameters:,}", what.name, what.source, where)
         for note in record.dataset.notes:
             log.info("%s", note)
         _warn_of_changes(record)
