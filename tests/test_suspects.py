@@ -57,7 +57,7 @@ def test_suspect_is_what_all_runs_say_with_confidence(tmp_path: Path) -> None:
     assert (suspect.index, suspect.label, suspect.answer, suspect.runs) == (7, 7, 8, 3)
     assert suspect.of_answer == pytest.approx(0.95, abs=1e-6)
     assert suspect.of_label == pytest.approx(0.05 / 9, abs=1e-6)
-    assert sentence(found).startswith("1 image carries a label that all runs on them contradict")
+    assert sentence(found).startswith("1 image carries a label that all runs on it contradict")
 
 
 def test_only_the_best_runs_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

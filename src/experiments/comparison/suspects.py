@@ -174,9 +174,11 @@ def sentence(found: Found) -> str:
     if not found.suspects:
         return ""
     count = len(found.suspects)
-    images = f"{count} image{'s carry labels' if count != 1 else ' carries a label'}"
+    images = f"{count} images carry labels that all runs on them"
+    if count == 1:
+        images = "1 image carries a label that all runs on it"
     return (
-        f"{images} that all runs on them contradict, sure of one other class (of {found.images:,} images that no run "
+        f"{images} contradict, sure of one other class (of {found.images:,} images that no run "
         f"trained on, {found.runs} runs): look at them in the report or suspects.csv; runs share the labels that they "
         "learnt from, so it is no proof."
     )
