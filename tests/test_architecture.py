@@ -18,7 +18,7 @@ FILES = sorted(path for path in ROOT.rglob("*.py") if path.stat().st_size)
 
 # From the bottom up. A module imports from its own layer and from those below it.
 LAYERS = (
-    ("errors", "bounded", "archives", "directories", "cgroups", "screen", "console"),
+    ("errors", "bounded", "archives", "directories", "cgroups", "gpus", "screen", "console"),
     ("conf", "plain_yaml", "ingredients", "upgrades"),
     ("config_sources", "hydra_loader", "project"),
     ("mistakes",),
@@ -54,7 +54,7 @@ DOORS = {  # which modules may import a big library at all
 # TensorFlow starts where a run trains, and in the server that a sweep's workers are forked from.
 STARTS_TENSORFLOW = (
     "ingredients/normalisation.py", "training/batches.py", "training/capacity.py", "training/loop.py",
-    "training/pixels.py", "sweeps/executors/preload.py",
+    "training/pixels.py", "training/trial.py", "sweeps/executors/preload.py",
 )  # fmt: skip
 LONGEST_FILE, LONGEST_OF_ALL = 200, 320  # lines of code
 LONGER_FILES = {  # and why

@@ -117,6 +117,7 @@ def test_all_that_numbers_are_made_with_takes_part() -> None:
         "project.py": "imports the user's own modules, which have a digest of their own",
         "results/own_metrics.py": "asks functions of those modules",
         "cgroups.py": "counts cores; the threads that are used stand in the config",
+        "gpus.py": "tells what is there",
         "mistakes.py": "messages",
         "upgrades.py": "the same of what is loaded",
         "recording.py": "writes down what was computed",

@@ -227,14 +227,16 @@ def test_all_bad_pictures_are_named_in_one_list(tmp_path: Path):
     for name in ("train/a/2", "train/b/1", "test/b/1"):
         (root / f"{name}.png").write_bytes(b"no picture")
     lines = complaints(read_folder, root)
+    assert lines.pop() == "dataset.path: 3 pictures cannot be used; dataset.bad_images=skip leaves them out"
     assert [Path(line.split(": ")[1]) for line in lines] == [
         root / "test/b/1.png", root / "train/a/2.png", root / "train/b/1.png"
     ]  # fmt: skip
     for number in range(30):
         (root / f"train/a/bad-{number}.png").write_bytes(b"")
     lines = complaints(read_folder, root)
-    assert len(lines) == 21
-    assert lines[-1] == "dataset.path: and 13 more pictures; dataset.bad_images=skip leaves such pictures out"
+    assert len(lines) == 22
+    assert lines[-2] == "dataset.path: and 13 more pictures"
+    assert lines[-1] == "dataset.path: 33 pictures cannot be used; dataset.bad_images=skip leaves them out"
 
 
 def test_bad_pictures_are_skipped_where_that_is_asked(tmp_path: Path):
@@ -256,7 +258,7 @@ def test_a_pipe_or_a_device_among_the_pictures_is_not_waited_for(tmp_path: Path)
     os.mkfifo(root / "train/a/0.png")
     (root / "train/b/0.png").symlink_to("/dev/zero")
     lines = complaints(read_folder, root)
-    assert ["received a pipe" in lines[0], "received a device" in lines[1], len(lines)] == [True, True, 2]
+    assert ["received a pipe" in lines[0], "received a device" in lines[1], len(lines)] == [True, True, 3]
 
 
 def test_a_huge_picture_is_refused_by_its_header(tmp_path: Path):

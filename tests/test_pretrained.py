@@ -191,3 +191,25 @@ def test_saved_network_predicts_what_the_run_did(runs: Runs) -> None:
     images = saved.dataset.load().test.images[:20]
     predicted = open_model(runs.whole.directory / files.MODEL).predict(images, verbose=0)
     np.testing.assert_allclose(predicted, runs.whole.predictions.test_probabilities[:20], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_network_is_served_by_mlflow(runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the model that a run logs: raw pixels in, and the probabilities that the run recorded out."""
+    import mlflow
+    from mlflow import MlflowClient
+
+    from experiments.results.tracking_model import log_model
+
+    monkeypatch.chdir(tmp_path)
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    mlflow.set_tracking_uri(address)
+    client = MlflowClient(address)
+    experiment = client.create_experiment("served", artifact_location=(tmp_path / "artifacts").as_uri())
+    run = client.create_run(experiment)
+    log_model(client, run, runs.whole.directory / files.MODEL)
+    (logged,) = client.get_run(run.info.run_id).outputs.model_outputs
+    model = mlflow.pyfunc.load_model(f"models:/{logged.model_id}")
+    images = load_config(runs.whole.directory / files.CONFIG).dataset.load().test.images
+    np.testing.assert_allclose(model.predict(images), runs.whole.predictions.test_probabilities, atol=1e-5)

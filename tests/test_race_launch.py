@@ -7,7 +7,7 @@ import logging
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,8 +22,8 @@ from experiments.comparison.decisions import DECISIONS
 from experiments.comparison.report import HTML
 from experiments.conf import CONF
 from experiments.errors import InputError
+from experiments.gpus import GPU
 from experiments.results.records import Predictions
-from experiments.sweeps import launch as launching
 from experiments.sweeps import preflight
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Run
 from experiments.sweeps.executors import processes
@@ -43,7 +43,8 @@ class MadeUp:
     chance = random.Random(0)
     fails: ClassVar[dict[str, int]] = {}  # optimizer → the seed that diverges
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, gpus: Sequence[GPU]) -> None:
+        del gpus
         self.slots = slots
         self._runs: dict[int, Run] = {}
         self._epochs: dict[int, int] = {}

@@ -10,6 +10,8 @@ import pytest
 from experiments.comparison import report, suspects
 from experiments.comparison.comparison import compare
 from experiments.comparison.suspects import as_csv, contradictions, find, sentence
+from experiments.config import compose
+from experiments.results.evaluation import image_digests
 from experiments.results.records import Predictions, Record
 from synthetic_runs import configured, probabilities_of, write_run
 
@@ -55,7 +57,7 @@ def test_suspect_is_what_all_runs_say_with_confidence(tmp_path: Path) -> None:
     assert (suspect.index, suspect.label, suspect.answer, suspect.runs) == (7, 7, 8, 3)
     assert suspect.of_answer == pytest.approx(0.95, abs=1e-6)
     assert suspect.of_label == pytest.approx(0.05 / 9, abs=1e-6)
-    assert sentence(found).startswith("1 image carries a label that all runs on them contradict")
+    assert sentence(found).startswith("1 image carries a label that all runs on it contradict")
 
 
 def test_only_the_best_runs_are_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +76,9 @@ def test_csv_has_the_least_probable_label_first_and_names(tmp_path: Path) -> Non
     assert found is not None
     names = [f"class {number}" for number in range(10)]
     head, *lines = as_csv([s for s in found.suspects if s.split == "test"], names).splitlines()
-    assert head == "split,index,image,label,runs_say,p_label,p_runs_say,runs"
+    assert head == "split,index,image,label,runs_say,p_label,p_runs_say,runs,file"
     assert [line.split(",")[:2] for line in lines] == [["test", "5"], ["test", "3"]]
-    assert "class 5,class 6,0.001111,0.990000,2" in lines[0]
+    assert "class 5,class 6,0.001111,0.990000,2," in lines[0]
 
 
 def test_report_shows_them_and_says_what_it_rests_on(tmp_path: Path) -> None:
@@ -93,3 +95,66 @@ def test_report_of_runs_that_agree_with_the_labels_has_no_such_part(tmp_path: Pa
     report.write(comparison, tmp_path / "report")
     assert "Labels in doubt" not in (tmp_path / "report" / report.HTML).read_text()
     assert len((tmp_path / "report" / report.SUSPECTS).read_text().splitlines()) == 1
+
+
+def coloured(root: Path) -> Path:
+    """60 pictures of 4×4 of two classes, told apart by their brightness."""
+    from PIL import Image
+
+    for label, name in enumerate(("dark", "light")):
+        (root / name).mkdir(parents=True)
+        for number in range(30):
+            pixels = np.full((4, 4), 100 * label + number, np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def of_pictures(folder: Path, pictures: Path, seed: int, **settings: object) -> Record:
+    """A run that contradicts the first validation and the first test image."""
+    data = compose("dataset=files", f"dataset.path={pictures}", *(f"dataset.{k}={v}" for k, v in settings.items()))
+    loaded = data.dataset.load()
+    parts = {}
+    for split, images in (("test", loaded.test), ("validation", loaded.validation)):
+        right = np.arange(len(images.labels)) != 0
+        probabilities = probabilities_of(images.labels, right, np.full(len(right), 0.9), classes=2)
+        parts |= {f"{split}_probabilities": probabilities, f"{split}_labels": images.labels}
+    digests = image_digests(loaded.test.images)
+    record = write_run(
+        folder / str(seed), Predictions(**parts, test_image_digests=digests),
+        config={**data.model_dump(mode="json"), "seed": seed},
+    )  # fmt: skip
+    record.write(dataset=record.dataset.model_copy(update={"digest": loaded.digest}))
+    return record
+
+
+@pytest.mark.parametrize("settings", [{}, {"split_seed": 3}, {"folds": 3, "fold": 1}])
+def test_suspect_of_a_folder_has_the_name_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, int]
+) -> None:
+    from PIL import Image
+
+    monkeypatch.setenv("EXPERIMENTS_HOME", str(tmp_path))
+    pictures = coloured(tmp_path / "pictures")
+    found = find([of_pictures(tmp_path, pictures, seed, **settings) for seed in (0, 1)])
+    assert found is not None
+    data = compose("dataset=files", f"dataset.path={pictures}", *(f"dataset.{k}={v}" for k, v in settings.items()))
+    loaded = data.dataset.load()
+    named = {suspect.split.split()[0]: pictures / suspects.file_of(suspect) for suspect in found.suspects}
+    assert sorted(named) == ["test", "validation"]
+    for split, images in (("test", loaded.test), ("validation", loaded.validation)):
+        assert np.array_equal(np.asarray(Image.open(named[split])), images.images[0, ..., 0])
+        assert named[split].parent.name == loaded.class_names[images.labels[0]]
+    assert (
+        as_csv(found.suspects, ())
+        .splitlines()[1]
+        .endswith(f",{named[found.suspects[0].split.split()[0]].relative_to(pictures)}")
+    )
+
+
+def test_folder_that_has_changed_names_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPERIMENTS_HOME", str(tmp_path))
+    pictures = coloured(tmp_path / "pictures")
+    found = find([of_pictures(tmp_path, pictures, seed) for seed in (0, 1)])
+    assert found is not None
+    (pictures / "dark" / "0.png").unlink()
+    assert {suspects.file_of(suspect) for suspect in found.suspects} == {""}

@@ -23,6 +23,7 @@ from experiments.results.records import DatasetSummary, Failure, MLflowState, Re
 from experiments.results.states import RunState
 from experiments.results.tracking import Mirror
 from experiments.screen import PlainFormatter
+from experiments.training import devices
 from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import StopRequest, exit_now, listening
 
@@ -51,7 +52,7 @@ def gather_facts(config: RunConfig, dataset_digest: str, variables: Mapping[str,
         dataset_digest: SHA-256 (hex), see `ImageData.digest`.
         variables: of the environment; those that can change a result are kept.
     """
-    return environment.gather(
+    return devices.facts() | environment.gather(
         threads=config.training.threads or 1,
         dataset_digest=dataset_digest,
         config=flatten(config.identity()),
@@ -193,9 +194,8 @@ def recording(
     """
     started, earlier = time.perf_counter(), record.seconds
     with lease.released(record.directory), _logging_to(record.directory / files.LOG):
-        images = f"{record.dataset.name} ({record.dataset.source})"
-        threads = f"{config.training.threads} thread{'' if config.training.threads == 1 else 's'}"
-        log.info("%s: %s parameters, %s, %s", record.name, f"{record.parameters:,}", images, threads)
+        name, what, where = record.name, record.dataset, devices.describe(config.training.threads)
+        log.info("%s: %s parameters, %s (%s), %s", name, f"{record.parameters:,}", what.name, what.source, where)
         for note in record.dataset.notes:
             log.info("%s", note)
         _warn_of_changes(record)

@@ -6,20 +6,21 @@ from typing import NamedTuple
 
 from experiments.comparison.comparison import Comparison
 from experiments.comparison.images import png_uri
-from experiments.comparison.suspects import Found, of_comparison, sentence
+from experiments.comparison.suspects import Found, file_of, of_comparison, sentence
 from experiments.results.test_images import TestImages
 
 MOST_TILES = 48
 
 
 class SuspectTile(NamedTuple):
-    """A suspect with what is written under it; `uri` is empty where its pixels are not to be had."""
+    """A suspect with what is written under it; `uri` and `file` are empty where they are not to be had."""
 
     uri: str
     place: str
     label: str
     answer: str
     numbers: str
+    file: str
 
 
 class Gallery(NamedTuple):
@@ -54,5 +55,5 @@ def _tiles(comparison: Comparison, found: Found, images: TestImages) -> list[Sus
         if s.split == "test" and s.digest in shown and images.pixels is not None:
             uri = png_uri(images.pixels[s.index])
         numbers = f"p {s.of_label:.3f} against {s.of_answer:.3f}"
-        tiles.append(SuspectTile(uri, f"{s.split} {s.index}", name(s.label), name(s.answer), numbers))
+        tiles.append(SuspectTile(uri, f"{s.split} {s.index}", name(s.label), name(s.answer), numbers, file_of(s)))
     return tiles

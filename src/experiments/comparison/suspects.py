@@ -14,7 +14,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +28,7 @@ from experiments.comparison.scores import read_predictions
 from experiments.comparison.settings import part_of
 from experiments.errors import InputError
 from experiments.results.records import Predictions, Record
+from experiments.results.test_images import files_of
 
 FEWEST_RUNS = 2  # one network's mistakes are its own
 MOST_RUNS = 100  # the best by validation; of more, weak ones would only hide what these agree on
@@ -47,6 +48,8 @@ class Suspect:
         of_label: their mean probability of the label.
         of_answer: that of the answer.
         runs: how many were asked.
+        dataset: the settings of its data set, as JSON.
+        dataset_digest: SHA-256 (hex) of all images.
     """
 
     split: str
@@ -57,6 +60,8 @@ class Suspect:
     of_label: float
     of_answer: float
     runs: int
+    dataset: str
+    dataset_digest: str
 
 
 @dataclass
@@ -64,6 +69,8 @@ class _Judged:
     """One set of images, and what the runs on it say together so far."""
 
     split: str
+    dataset: str
+    dataset_digest: str
     labels: NDArray[np.int64]
     digests: NDArray[np.uint64]
     answers: NDArray[np.int16]
@@ -85,7 +92,8 @@ class _Judged:
             digest = f"{int(self.digests[index]):016x}" if len(self.digests) else ""
             of_label, of_answer = (float(sums[index] / self.runs) for sums in (self.of_labels, self.of_answers))
             label, answer = int(self.labels[index]), int(self.answers[index])
-            yield Suspect(self.split, int(index), digest, label, answer, of_label, of_answer, self.runs)
+            said = label, answer, of_label, of_answer, self.runs
+            yield Suspect(self.split, int(index), digest, *said, self.dataset, self.dataset_digest)
 
 
 class Found(NamedTuple):
@@ -137,25 +145,28 @@ def find(records: Iterable[Record]) -> Found | None:
 
 def _sets_of(record: Record, predictions: Predictions) -> Iterator[tuple[str, _Judged, NDArray[np.float32]]]:
     tests, digests = predictions.test_labels, predictions.test_image_digests
+    dataset = part_of(record.config, "dataset")
+    source = json.dumps(dataset, sort_keys=True, default=str), record.dataset.digest
     if len(tests):  # none where they are sealed
         key = _key("test", tests, digests.tobytes() or record.dataset.digest.encode())
-        yield key, _judged("test", tests, digests), predictions.test_probabilities
+        yield key, _judged("test", *source, tests, digests), predictions.test_probabilities
     labels = predictions.validation_labels
     if len(labels):
-        dataset = part_of(record.config, "dataset")
         fold = "" if dataset.get("fold") is None else f" fold {dataset['fold']} of {dataset.get('folds')}"
-        choice = json.dumps(dataset, sort_keys=True, default=str)
-        key = _key("validation", labels, f"{record.dataset.digest} {choice}".encode())
-        yield key, _judged(f"validation{fold}", labels, np.empty(0, np.uint64)), predictions.validation_probabilities
+        key = _key("validation", labels, f"{record.dataset.digest} {source[0]}".encode())
+        judged = _judged(f"validation{fold}", *source, labels, np.empty(0, np.uint64))
+        yield key, judged, predictions.validation_probabilities
 
 
 def _key(split: str, labels: NDArray[np.int64], images: bytes) -> str:
     return split + hashlib.sha256(labels.tobytes() + images).hexdigest()
 
 
-def _judged(split: str, labels: NDArray[np.int64], digests: NDArray[np.uint64]) -> _Judged:
-    count = len(labels)
-    return _Judged(split, labels, digests, np.full(count, NONE, np.int16), np.zeros(count), np.zeros(count))
+def _judged(
+    split: str, dataset: str, dataset_digest: str, labels: NDArray[np.int64], digests: NDArray[np.uint64]
+) -> _Judged:
+    nothing = np.full(len(labels), NONE, np.int16), np.zeros(len(labels)), np.zeros(len(labels))
+    return _Judged(split, dataset, dataset_digest, labels, digests, *nothing)
 
 
 def sentence(found: Found) -> str:
@@ -163,12 +174,26 @@ def sentence(found: Found) -> str:
     if not found.suspects:
         return ""
     count = len(found.suspects)
-    images = f"{count} image{'s carry labels' if count != 1 else ' carries a label'}"
+    images = f"{count} images carry labels that all runs on them"
+    if count == 1:
+        images = "1 image carries a label that all runs on it"
     return (
-        f"{images} that all runs on them contradict, sure of one other class (of {found.images:,} images that no run "
+        f"{images} contradict, sure of one other class (of {found.images:,} images that no run "
         f"trained on, {found.runs} runs): look at them in the report or suspects.csv; runs share the labels that they "
         "learnt from, so it is no proof."
     )
+
+
+def file_of(suspect: Suspect) -> str:
+    """The path of a suspect's file in the folder of pictures; "" where it has none, or the folder has changed."""
+    files = _files(suspect.dataset, suspect.dataset_digest).get(suspect.split.partition(" ")[0], ())
+    return files[suspect.index] if suspect.index < len(files) else ""
+
+
+@cache
+def _files(dataset: str, digest: str) -> Mapping[str, Sequence[str]]:
+    values = json.loads(dataset)
+    return files_of(values, digest) if values.get("name") == "files" else {}
 
 
 def as_csv(suspects: Sequence[Suspect], class_names: Sequence[str]) -> str:
@@ -179,8 +204,8 @@ def as_csv(suspects: Sequence[Suspect], class_names: Sequence[str]) -> str:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "index", "image", "label", "runs_say", "p_label", "p_runs_say", "runs"])
+    writer.writerow(["split", "index", "image", "label", "runs_say", "p_label", "p_runs_say", "runs", "file"])
     for s in suspects:
         numbers = [f"{s.of_label:.6f}", f"{s.of_answer:.6f}", s.runs]
-        writer.writerow([s.split, s.index, s.digest, name(s.label), name(s.answer), *numbers])
+        writer.writerow([s.split, s.index, s.digest, name(s.label), name(s.answer), *numbers, file_of(s)])
     return text.getvalue()

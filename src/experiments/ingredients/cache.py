@@ -129,6 +129,7 @@ def _make(folder: Path, parts: Mapping[str, Sequence[Path]], target: Target, *, 
         making.rename(folder)
     finally:
         shutil.rmtree(making, ignore_errors=True)
+    count = sum(map(len, read.values()))
     log.info("decoded %s pictures into %s (%s, safe to delete)", f"{count:,}", folder, size(needed))
     made = _open(folder, parts)
     if made is None:

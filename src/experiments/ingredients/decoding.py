@@ -102,7 +102,7 @@ def decode(
 
 
 def tell_all(mistakes: Sequence[str]) -> None:
-    """Raises every mistake with a picture in one list, or the first and how many more.
+    """Raises every mistake with a picture in one list, or the first and how many more, and how to go on.
 
     Raises:
         DataError: `mistakes` is not empty.
@@ -112,6 +112,9 @@ def tell_all(mistakes: Sequence[str]) -> None:
         shown = sorted(mistakes)
         if more > 0:
             shown[MOST_MISTAKES:] = [f"and {more:,} more pictures"]
-        shown[-1] += "; dataset.bad_images=skip leaves such pictures out"
+        if len(mistakes) == 1:
+            shown[0] += "; dataset.bad_images=skip leaves it out"
+        else:
+            shown.append(f"{len(mistakes):,} pictures cannot be used; dataset.bad_images=skip leaves them out")
         with reading_data():
             raise InputError(*shown)

@@ -98,10 +98,11 @@ class SweepOptions(Option):
 
 
 class LocalSweep(SweepOptions):
-    """Runs are processes of this machine; `workers` of them side by side, None: as many as its cores allow."""
+    """Runs are processes of this machine; `workers` of them side by side, None: as many as its cores or GPUs allow."""
 
     name: Literal["local"]
     workers: Count | None
+    per_gpu: Count
 
 
 Sweep = LocalSweep

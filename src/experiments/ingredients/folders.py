@@ -58,7 +58,9 @@ def read_folder(path: Path, target: Target, holding: HoldOut, *, skip_bad: bool)
     _require_classes(path, tree.names, parts)
     labels = {name: np.array(part.labels, np.int64) for name, part in parts.items()}
     notes += describe_left_out(path, tree.left_out) + found.notes + _describe_skipped(path, found.mistakes)
-    return Content(assemble(found.images, labels), tree.names, "byte", notes + _describe_duplicates(found.images))
+    notes += _describe_duplicates(found.images)
+    files = {name: tuple(file.relative_to(path).as_posix() for file in part.files) for name, part in parts.items()}
+    return Content(assemble(found.images, labels), tree.names, "byte", notes, files)
 
 
 def _digest(file: Path) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -48,12 +49,15 @@ class Content(NamedTuple):
         class_names: one a label; None where only numbers are known.
         scale: how its pixels were read.
         notes: what the user must know of it, sentences.
+        files: `train`, `test` and perhaps `val` → the path below the folder of each image; empty where they are in one
+            file.
     """
 
     arrays: Arrays
     class_names: tuple[str, ...] | None
     scale: Scale
     notes: tuple[str, ...]
+    files: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def damaged(path: Path, rule: str) -> DataError:

@@ -71,6 +71,8 @@ def _opened(file: Path) -> Iterator[Image]:
     with open_file(file, PICTURE_BYTES) as opened:
         try:
             start = opened.read(PNG_DEPTH_AT + 1)
+            if not start:
+                raise ValueError("an empty file")
             opened.seek(0)
             with Image.open(opened, formats=FORMATS) as picture:
                 require_pixels(*picture.size, str(file))

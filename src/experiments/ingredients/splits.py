@@ -43,6 +43,7 @@ class ImageData:
         scale: how its pixels were read; see `scale.decide_scale`.
         notes: what the user must know of how it was read, sentences.
         doubtful: test index → the label that most raters gave instead; () where no label has a majority.
+        files: `validation` and `test` → the path of each image's file below the folder; empty where there is none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class ImageData:
     scale: str = "byte"
     notes: tuple[str, ...] = ()
     doubtful: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -151,7 +153,18 @@ class DatasetOption(Option):
             scale=content.scale,
             notes=notes,
             doubtful=doubtful or {},
+            files=self._files(content, len(class_names)) if content.files else {},
         )
+
+    def _files(self, content: Content, classes: int) -> dict[str, tuple[str, ...]]:
+        import numpy as np
+
+        if "val" in content.files:
+            return {"validation": content.files["val"], "test": content.files["test"]}
+        labels = content.arrays.y_train
+        _, validating = self._choose(labels, classes)
+        chosen = np.arange(len(labels))[validating].tolist()
+        return {"validation": tuple(content.files["train"][i] for i in chosen), "test": content.files["test"]}
 
     def _describe(self, images: int) -> str:
         """How validation images were chosen; nothing to say of the last part."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from experiments.config import fill_in_flat
+from experiments.gpus import VARIABLE, hides_all
 from experiments.results import files
 from experiments.results.environment import IDENTITY_PACKAGES, NOT_AVAILABLE, takes_part
 
@@ -14,7 +15,7 @@ from experiments.results.environment import IDENTITY_PACKAGES, NOT_AVAILABLE, ta
 Kind = Literal["unknown", "config", "data", "resumed", "threads", "code", "package", "gpu", "cpu", "variable", "system"]
 LABELS = ("regularization.name",)  # of presets, whose values stand beside them
 # Variables of libraries that take no part in a training: TensorFlow has threads and kernels of its own.
-ELSEWHERE = ("OMP_", "MKL_", "KMP_", "OPENBLAS_")
+ELSEWHERE: tuple[str, ...] = ("OMP_", "MKL_", "KMP_", "OPENBLAS_")
 OF_GPUS = ("CUDA_", "CUBLAS_", "NVIDIA_", "TF_CUDNN_", "TF_CUBLAS_", "TF_GPU_")
 Facts = Mapping[str, Any]
 
@@ -106,7 +107,7 @@ def _packages(then: Facts, now: Facts) -> Iterator[Cause]:
 
 def _machine(then: Facts, now: Facts) -> Iterator[Cause]:
     likely = _part(now, "config").get("training.determinism") != "portable"
-    devices = [_list(_words(facts, "gpus")) or "none" for facts in (then, now)]
+    devices = [_devices(facts, trained_on=_know_gpu(then, now)) for facts in (then, now)]
     if devices[0] != devices[1]:
         yield Cause("gpu", f"GPU: {devices[0]} then, {devices[1]} now", likely)
     before, after = _part(then, "cpu"), _part(now, "cpu")
@@ -118,9 +119,28 @@ def _machine(then: Facts, now: Facts) -> Iterator[Cause]:
         yield Cause("cpu", f"CPU: {_value(before, 'model')} then, {_value(after, 'model')} now", likely)
 
 
+def _know_gpu(then: Facts, now: Facts) -> bool:
+    """Whether both tell which GPU they trained on; older files only list those of the machine."""
+    return "gpu" in then and "gpu" in now
+
+
+def _devices(facts: Facts, *, trained_on: bool) -> str:
+    if trained_on:
+        return str(facts["gpu"] or "none")
+    return _list(_words(facts, "gpus")) or "none"
+
+
+def _shows_the_same(then: Facts, now: Facts) -> bool:
+    """Whether all GPUs of both machines are of one model, and both processes saw any, or none."""
+    shown = [not hides_all(_part(facts, "variables").get(VARIABLE)) for facts in (then, now)]
+    return shown[0] == shown[1] and len({*_words(then, "gpus"), *_words(now, "gpus")}) == 1
+
+
 def _variables(then: Facts, now: Facts) -> Iterator[Cause]:
     before, after = _part(then, "variables"), _part(now, "variables")
-    elsewhere = ELSEWHERE if _words(then, "gpus") or _words(now, "gpus") else ELSEWHERE + OF_GPUS
+    elsewhere = ELSEWHERE if _words(then, "gpus") or _words(now, "gpus") else (*ELSEWHERE, *OF_GPUS)
+    if _know_gpu(then, now) or _shows_the_same(then, now):  # which of several equal ones it was takes no part
+        elsewhere = (*elsewhere, VARIABLE)
     for name in _changed(before, after):
         values = f"{_value(before, name)} then, {_value(after, name)} now"
         yield Cause("variable", f"variable: {name} {values}", likely=not name.startswith(elsewhere))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,20 @@ def load_test_images(dataset: Any, digests: NDArray[np.uint64], dataset_digest: 
     if not same:
         return without("The data set on this machine has other test images than the runs, so none are shown.")
     return of_data(data)
+
+
+def files_of(dataset: Mapping[str, Any], dataset_digest: str) -> Mapping[str, Sequence[str]]:
+    """`validation` and `test` → the path of each image's file below `dataset.path`; empty where they are not known.
+
+    Args:
+        dataset: the part `dataset` of a saved config.
+        dataset_digest: of the images that are meant: others have other files.
+    """
+    try:
+        data = validate_dataset(fill_in(RunConfig, {"dataset": dataset})["dataset"]).load()
+    except (ValidationError, InputError):
+        return {}
+    return data.files if data.digest == dataset_digest else {}
 
 
 def _unloadable(reason: str) -> TestImages:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from experiments.config import RunConfig, as_text, is_run
+from experiments.gpus import GPU
 from experiments.ingredients.execution import Sweep
 
 
@@ -55,6 +56,7 @@ class Plan:
         image_shapes: (height, width, channels, classes) of each data set, by its config as JSON.
         validation: of each data set, by the same; empty where nothing is decided by them.
         ranges: of a search: what it chooses, by short name, in Hydra's grammar.
+        gpus: that the workers share, each with the memory that a job may use; empty: they train on the CPU.
     """
 
     key: str
@@ -64,6 +66,7 @@ class Plan:
     image_shapes: Mapping[str, tuple[int, int, int, int]] = field(default_factory=dict)
     validation: Mapping[str, ValidationImages] = field(default_factory=dict)
     ranges: Mapping[str, str] = field(default_factory=dict)
+    gpus: tuple[GPU, ...] = ()
 
     @property
     def varied(self) -> tuple[str, ...]:
@@ -74,6 +77,13 @@ class Plan:
     def threads(self) -> int:
         """Threads of the job that has most."""
         return max(job.config.training.threads or 1 for job in self.jobs)
+
+    @property
+    def resources(self) -> str:
+        """`4 workers × 1 thread`, with `on 2 GPUs (MODEL)` where there are any."""
+        models = ", ".join(dict.fromkeys(gpu.model for gpu in self.gpus))
+        on_gpus = f" on {count(len(self.gpus), 'GPU')} ({models})" if self.gpus else ""
+        return f"{count(self.workers, 'worker')} × {count(self.threads, 'thread')}{on_gpus}"
 
 
 def count(number: int, noun: str) -> str:

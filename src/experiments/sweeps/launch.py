@@ -27,6 +27,7 @@ from experiments.sweeps.executor import Run
 from experiments.sweeps.executors import processes
 from experiments.sweeps.executors.choice import make_executor
 from experiments.sweeps.executors.cores import with_threads
+from experiments.sweeps.executors.devices import use_gpus
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
@@ -88,8 +89,9 @@ def launch(
     plan = make_plan(overrides, Composer(compose), ranges)
     if title:
         plan = replace(plan, execution=plan.execution.model_copy(update={"title": title(plan)}))
-    strategy = choose(plan)
     with processes.none_left():
+        plan = use_gpus(plan)
+        strategy = choose(plan)
         if plan.execution.dry_run:
             return SweepOutcome(_show(_prepare(plan, home), strategy))
         with locked(plan, home):

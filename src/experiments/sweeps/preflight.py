@@ -9,6 +9,7 @@ import psutil
 
 from experiments.config import RunConfig
 from experiments.errors import InputError
+from experiments.gpus import GPU
 from experiments.ingredients.registry import chosen, place_of
 from experiments.results import own_code
 from experiments.sweeps.executors import processes
@@ -32,13 +33,13 @@ def check(plan: Plan, todo: Sequence[Status]) -> None:
         InputError: with the jobs that share an architecture which cannot be built.
     """
     groups = _alike(todo)
-    running = [_start(plan, group) for group in groups[: plan.workers]]
+    running = [_start(plan, group, number) for number, group in enumerate(groups[: plan.workers])]
     mistakes: list[str] = []
     varied = [job.varied for job in plan.jobs]
     for number, group in enumerate(groups):
         built = _built(processes.answer(running[number]))
         if len(running) < len(groups):
-            running.append(_start(plan, groups[len(running)]))
+            running.append(_start(plan, groups[len(running)], number))
         named = name_jobs([status.job.number for status in group], varied)
         mistakes += [f"{named}: {mistake}" for mistake in built.mistakes]
         for status in group:
@@ -47,11 +48,13 @@ def check(plan: Plan, todo: Sequence[Status]) -> None:
         raise InputError(*mistakes)
 
 
-def _start(plan: Plan, group: Sequence[Status]) -> Worker:
+def _start(plan: Plan, group: Sequence[Status], number: int) -> Worker:
+    """Begins to build; `number` counts the workers, one more begins on the GPU of the one that has ended."""
     config = group[0].job.config
     shape = plan.image_shapes[config.dataset.model_dump_json()]
     free = psutil.virtual_memory().available // plan.workers
-    return Worker(try_to_build, config, shape, free, own_code.code_digest(config.model_dump()))
+    gpu = plan.gpus[number % len(plan.gpus)] if plan.gpus else None
+    return Worker(try_to_build, config, shape, free, own_code.code_digest(config.model_dump()), gpu)
 
 
 def _alike(todo: Sequence[Status]) -> list[list[Status]]:
@@ -73,7 +76,12 @@ def _built(answer: Any) -> Built:
 
 
 def try_to_build(
-    planner: Planner, config: RunConfig, shape: tuple[int, int, int, int], free_bytes: int, code_digest: str
+    planner: Planner,
+    config: RunConfig,
+    shape: tuple[int, int, int, int],
+    free_bytes: int,
+    code_digest: str,
+    gpu: GPU | None = None,
 ) -> None:
     """Builds an architecture in a process of its own, and tells the planner whether it can be built.
 
@@ -83,10 +91,13 @@ def try_to_build(
         shape: of the images: height, width, channels, and the number of classes.
         free_bytes: of memory, that one job of the sweep may use.
         code_digest: of the sources that the sweep was planned with.
+        gpu: to try a step of training on; None: the job trains on the CPU.
     """
-    from experiments.training import runtime
+    from experiments.training import devices, runtime
 
     try:
+        if gpu:
+            devices.take(gpu)
         check_code(code_digest, config)
         runtime.prepare(config.training)
         from experiments.training import capacity

@@ -60,8 +60,8 @@ class RacePresenter:
         has = f", {count(done, 'job')} done" if done else ""
         return [
             f"a race of {len(self._race.jobs)} over seeds {numbers(self._seeds)}: {len(first):,} to {len(plan.jobs):,} "
-            f"jobs ({epochs[0]:,} to {epochs[1]:,} epochs){has}; {count(plan.workers, 'worker')} × "
-            f"{count(plan.threads, 'thread')}",
+            f"jobs ({epochs[0]:,} to {epochs[1]:,} epochs){has}; "
+            f"{plan.resources}",
             f"it ends when no other is better than the leader by more than {self._scale.margin(rules.margin)} "
             f"({100 * rules.confidence:g}%), however often one looks",
         ]

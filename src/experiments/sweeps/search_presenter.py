@@ -43,7 +43,7 @@ class SearchPresenter:
         seeds, races = final_seeds(plan), final_jobs(halving)
         return [
             f"a search of {len(plan.jobs)} configurations ({states}): {planned_epochs(halving)} of "
-            f"{sum(halving.epochs):,} epochs; {count(plan.workers, 'worker')} × {count(plan.threads, 'thread')}",
+            f"{sum(halving.epochs):,} epochs; {plan.resources}",
             f"all run to epoch {first}, {steps}; then the best {halving.finalists} race over the fresh seeds "
             f"{seeds[0]}-{seeds[-1]}: {races} jobs",
         ]

@@ -44,7 +44,7 @@ Row = dict[str, str]  # column → text; `state` is coloured by its first known 
 def describe(plan: Plan, statuses: Sequence[Status]) -> str:
     """`12 jobs: 7 done, 1 interrupted, 4 new; 4 workers × 1 thread`."""
     states = count_states(status.before for status in statuses)
-    return f"{count(len(statuses), 'job')}: {states}; {count(plan.workers, 'worker')} × {count(plan.threads, 'thread')}"
+    return f"{count(len(statuses), 'job')}: {states}; {plan.resources}"
 
 
 def draw(rows: Sequence[Row], console: Console, widths: Mapping[str, int] | None = None) -> Table:

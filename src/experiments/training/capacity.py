@@ -15,6 +15,7 @@ from experiments.errors import InputError
 from experiments.ingredients.layers import ImageShape, condense
 from experiments.ingredients.size import Size, nothing_allocated, size_of
 from experiments.results.own_metrics import require_usable
+from experiments.training import devices, trial
 
 TRIED_STEPS = 10
 GIGABYTE = 10**9
@@ -77,6 +78,8 @@ def check(config: RunConfig, image_shape: ImageShape, classes: int, *, free_byte
     if config.model.name == "layers":  # what a free list says shows its mistakes only when it is called
         _call(config, image_shape, classes)
     _try_the_rest(config, classes)
+    if devices.trains_on_gpu():
+        trial.try_step(config, image_shape, classes)
     return size
 
 

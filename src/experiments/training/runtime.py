@@ -19,6 +19,7 @@ from typing import TextIO
 from experiments.errors import InputError
 from experiments.ingredients.execution import Training
 from experiments.results import environment
+from experiments.training import devices
 from experiments.training.portable import use_exact_operations
 
 PORTABLE_ISA = "AVX2"  # the newest set that every x86-64 server and laptop of the last ten years has
@@ -46,6 +47,7 @@ def prepare(training: Training) -> None:
     tf.config.threading.set_intra_op_parallelism_threads(training.threads or 1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
+    devices.prepare()
     keras.config.set_dtype_policy(training.precision)
     # What ~/.keras/keras.json may say otherwise.
     keras.config.set_floatx("float32")

@@ -9,4 +9,4 @@ from experiments.sweeps.sweep import Sweep
 
 def make_executor(sweep: Sweep) -> Executor:
     """The executor that the sweep's options ask for."""
-    return LocalExecutor(sweep.plan.workers)
+    return LocalExecutor(sweep.plan.workers, sweep.plan.gpus)

@@ -20,14 +20,15 @@ def with_threads(plan: Plan, threads: Sequence[int]) -> Plan:
         log.warning(
             "training.threads: this sweep was begun with %s; it goes on with that", count(max(threads), "thread")
         )
-    workers = max(1, min(plan.workers, available_cores() // max(threads)))
+    most = plan.workers if plan.gpus else available_cores() // max(threads)  # beside a GPU a core may be shared
+    workers = max(1, min(plan.workers, most))
     return replace(plan, jobs=tuple(jobs), workers=workers)
 
 
 def share_cores(plan: Plan) -> Plan:
     """The plan with workers and threads, so that workers × threads ≤ cores."""
     cores, wanted = available_cores(), plan.execution.workers
-    most = max(_own_threads(job.composed) or 1 for job in plan.jobs)
+    most = max(own_threads(job.composed) or 1 for job in plan.jobs)
     warn_of_threads(most)
     workers = min(max(1, cores // most) if wanted is None else wanted, len(plan.jobs))
     if workers > 1 and workers * most > cores:
@@ -36,9 +37,10 @@ def share_cores(plan: Plan) -> Plan:
         log.warning("sweep.workers: %s need more than the %s here; using %d", needed, count(cores, "core"), capped)
         workers = capped
     share = max(1, cores // workers)
-    jobs = [replace(job, config=job.config.with_threads(_own_threads(job.composed) or share)) for job in plan.jobs]
+    jobs = [replace(job, config=job.config.with_threads(own_threads(job.composed) or share)) for job in plan.jobs]
     return replace(plan, jobs=tuple(jobs), workers=workers)
 
 
-def _own_threads(config: RunConfig) -> int | None:
+def own_threads(config: RunConfig) -> int | None:
+    """The threads that a config asks for by itself; None: a share of the cores."""
     return 1 if config.training.determinism == "portable" else config.training.threads

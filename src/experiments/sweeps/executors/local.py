@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from experiments.gpus import GPU
 from experiments.results import lease
 from experiments.sweeps import worker
 from experiments.sweeps.executor import Ended, Ending, Event, Run
 from experiments.sweeps.executors import processes
 from experiments.sweeps.executors.processes import LEAVE_SECONDS, Planner, Worker
+from experiments.training import devices
 
 
 class LocalExecutor:
-    """At most `slots` runs side by side, each in a fresh process that tells of its epochs through a pipe."""
+    """At most `slots` runs side by side, each in a fresh process that tells of its epochs through a pipe.
 
-    def __init__(self, slots: int) -> None:
+    Args:
+        slots: 1 or more.
+        gpus: what the runs train on, evenly; empty: the CPU.
+    """
+
+    def __init__(self, slots: int, gpus: Sequence[GPU] = ()) -> None:
         self.slots = slots
+        self._gpus = gpus
+        self._gpu_of: dict[Worker, GPU | None] = {}
         self._stops: dict[Worker, int] = {}  # how often each was asked to stop
         self._killed: set[Worker] = set()
 
     def submit(self, run: Run, output: Path) -> Worker:
         """Starts a process for a run."""
-        started = Worker(_carry_out, run, output=output)
-        self._stops[started] = 0
+        busy = Counter(self._gpu_of.values())
+        gpu = min(self._gpus, key=lambda each: busy[each], default=None)
+        started = Worker(_carry_out, run, gpu, output=output)
+        self._stops[started], self._gpu_of[started] = 0, gpu
         return started
 
     def events(self, timeout_seconds: float) -> Iterator[tuple[Worker, Event]]:
@@ -42,7 +54,7 @@ class LocalExecutor:
         if last is None and not process.ended and process not in self._killed:
             return
         ending = process.leave(0 if process in self._killed else LEAVE_SECONDS)
-        del self._stops[process]
+        del self._stops[process], self._gpu_of[process]
         self._killed.discard(process)
         if ending == f"exit code {lease.LOST}":
             yield Ended(Ending.BUSY)
@@ -66,7 +78,10 @@ class LocalExecutor:
         for process in list(self._stops):
             process.leave(0)
         self._stops.clear()
+        self._gpu_of.clear()
 
 
-def _carry_out(planner: Planner, run: Run) -> None:
+def _carry_out(planner: Planner, run: Run, gpu: GPU | None = None) -> None:
+    if gpu:
+        devices.take(gpu)
     worker.carry_out(run, planner.tell)
