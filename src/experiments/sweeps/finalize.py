@@ -92,6 +92,23 @@ def finish(sweep: Sweep, presenter: Presenter, *, asked: int) -> int:
     return tell(sweep, presenter, answer, asked=asked)
 
 
+def leave(sweep: Sweep, left: Sequence[str], *, asked: int) -> int:
+    """Tells what goes on without the planner, the next useful commands and, last, the directory; returns the exit code.
+
+    Args:
+        sweep: some of its jobs have not ended.
+        left: lines of the executor.
+        asked: how often the user asked to stop.
+    """
+    log.info("%s: %s", sweep.place.name, count_states(status.state for status in sweep.statuses))
+    for line in left:
+        log.info(line)
+    log.info("next: the same command follows them to the end; python -m experiments.status %s", sweep.place.name)
+    say(sweep.place.path)  # scripts read the last line
+    waiting = any(status.state == JobState.WAITING for status in sweep.statuses)
+    return 130 if asked else 1 if waiting else 0
+
+
 def answer_again(sweep: Sweep) -> list[str]:
     """The answer of a sweep that has been closed, computed anew from its runs in this process."""
     try:

@@ -32,6 +32,7 @@ BAR_WIDTH = 30
 STYLES = {logging.ERROR: "red", logging.WARNING: "yellow"}
 RANK = {
     JobState.RUNNING: 0,
+    JobState.QUEUED: 4,
     JobState.FAILED: 1,
     JobState.DIVERGED: 1,
     JobState.INTERRUPTED: 2,

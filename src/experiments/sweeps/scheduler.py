@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from experiments.errors import InputError
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
-from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Handle, Run
+from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Handle, LastingExecutor, Moved, Run
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import take
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
 BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
 GRACE_SECONDS = 10.0  # for runs that were told to stop now
+LEAVE_SECONDS = 5  # between the first Ctrl-C and the planner's end, where runs go on without it
 ALIKE = 3  # first jobs that fail with the same error: the rest would too
 STATES = {
     Ending.FINISHED: JobState.DONE,
@@ -41,7 +42,7 @@ class _InFlight:
     """A run that was submitted.
 
     Attributes:
-        submitted: by the monotonic clock.
+        submitted: by the monotonic clock; infinite while it waits in a queue.
         killed: why the scheduler ended it, if it did.
         dropped: whether the strategy does not want it any more.
     """
@@ -63,6 +64,7 @@ class Scheduler:
         progress: is told of every change of state.
         followups: what is done beside the jobs.
         decide: is called when a job has ended: it writes and tells what follows from that.
+        wait: False: leaves when everything is submitted that can run, where the executor's runs go on without it.
     """
 
     def __init__(
@@ -75,10 +77,12 @@ class Scheduler:
         progress: Progress,
         followups: Followups,
         decide: Callable[[], None] = lambda: None,
+        wait: bool = True,
     ) -> None:
-        self._sweep, self._strategy, self._executor = sweep, strategy, executor
+        self._sweep, self._strategy, self._executor, self._waits = sweep, strategy, executor, wait
         self._prepare, self._progress, self._followups, self._decide = prepare, progress, followups, decide
         self.asked = 0  # how often the user asked to stop
+        self.left: Sequence[str] = ()  # what goes on without the planner, once it has left
         self._reason = ""  # why it stops by itself
         self._told = 0  # how often the running jobs were told to stop
         self._in_flight: dict[Handle, _InFlight] = {}
@@ -87,8 +91,10 @@ class Scheduler:
         self._seen = [seen_of(status) for status in sweep.statuses]
 
     def work(self) -> None:
-        """Runs until the strategy asks for nothing more, or until it is told to stop."""
+        """Runs until the strategy asks for nothing more, until it is told to stop, or until it leaves."""
         while self._fill_slots() or self._in_flight:
+            if not self._waits and self._leave():
+                break
             self._take_in(TICK_SECONDS)
             self._pause_what_is_dropped()
             self._end_what_takes_too_long()
@@ -96,7 +102,7 @@ class Scheduler:
         self._followups.close()
 
     def ask(self) -> None:
-        """Ctrl-C: once, running jobs stop at the end of their epoch; twice, now."""
+        """Ctrl-C: once, running jobs stop at the end of their epoch, or the planner leaves them; twice, now."""
         self.asked += 1
 
     def _stopping(self) -> bool:
@@ -120,10 +126,15 @@ class Scheduler:
         status = self._sweep.statuses[step.job]
         try:
             check_room(self._sweep.home)
-            if self._is_free(status) and not self._is_done_elsewhere(status):
+            if self._goes_on(status) or (self._is_free(status) and not self._is_done_elsewhere(status)):
                 self._submit(status, step)
         except (InputError, OSError) as error:  # the disk is full, say: the next job would not do better
             self._stop_because(str(error))
+
+    def _goes_on(self, status: Status) -> bool:
+        """Whether an earlier planner has submitted it, and left."""
+        directory = self._sweep.place.directory_of(status.job)
+        return isinstance(self._executor, LastingExecutor) and self._executor.carries(directory)
 
     def _is_free(self, status: Status) -> bool:
         is_held = locks.is_held(self._sweep.lock_of(status.job))
@@ -149,10 +160,12 @@ class Scheduler:
     def _submit(self, status: Status, step: Step) -> None:
         run = self._prepare(status, step)
         handle = self._executor.submit(run, self._sweep.place.output_of(status.job))
-        self._in_flight[handle] = _InFlight(status, time.monotonic())
+        is_queued = isinstance(self._executor, LastingExecutor)
+        self._in_flight[handle] = _InFlight(status, float("inf") if is_queued else time.monotonic())
         status.message = ""
-        self._change(status, JobState.RUNNING)
-        self._progress.changed(status)
+        self._change(status, JobState.QUEUED if is_queued else JobState.RUNNING)
+        if not is_queued:
+            self._progress.changed(status)
 
     def _change(self, status: Status, state: JobState) -> None:
         status.state = state
@@ -167,10 +180,16 @@ class Scheduler:
         flight = self._in_flight[handle]
         status = flight.status
         if isinstance(event, EpochDone):
-            status.rows.append(event.row)
+            status.rows[event.row.epoch - 1 :] = [event.row]  # it may have gone back to an older checkpoint
             self._seen[status.job.number] = seen_of(status)
             return
+        if isinstance(event, Moved):
+            self._move(flight, running=event.running)
+            return
         del self._in_flight[handle]
+        if event.state == Ending.WITHDRAWN:
+            self._change(status, JobState.WAITING)
+            return
         if event.state == Ending.BUSY:  # and what it printed is not for the log of the run that goes on elsewhere
             self._sweep.place.output_of(status.job).unlink(missing_ok=True)
             self._put_off(status)
@@ -181,6 +200,14 @@ class Scheduler:
             failures.note_pause(status, self._sweep.place)
             ended = Ended(Ending.PAUSED)
         self._end(status, ended)
+
+    def _move(self, flight: _InFlight, *, running: bool) -> None:
+        """The time in a queue counts for no time-out."""
+        state = JobState.RUNNING if running else JobState.QUEUED
+        if flight.status.state != state:
+            flight.submitted = time.monotonic() if running else float("inf")
+            self._change(flight.status, state)
+            self._progress.changed(flight.status)
 
     def _ending_of(self, status: Status, ended: Ended) -> Ended:
         """The ending of a run; one whose process died before it could report is judged by its record."""
@@ -235,6 +262,8 @@ class Scheduler:
     def _pass_the_stop_on(self) -> None:
         if self._told >= min(self.asked + bool(self._reason), 2):
             return
+        if not self._reason and not self._told and self._leave_unless_asked_again():
+            return
         self._told += 1
         for handle in self._in_flight:
             self._executor.stop(handle, now=self._told > 1)
@@ -247,6 +276,23 @@ class Scheduler:
         for handle in list(self._in_flight):
             self._executor.kill(handle)
         self._wait_for_the_end(GRACE_SECONDS)
+
+    def _leave_unless_asked_again(self) -> bool:
+        """The first Ctrl-C where runs go on without the planner: they are not stopped before the second one."""
+        if not isinstance(self._executor, LastingExecutor):
+            return False
+        log.warning("leaving in %d seconds: submitted jobs go on; Ctrl-C again ends them", LEAVE_SECONDS)
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while self._in_flight and self.asked < 2 and time.monotonic() < deadline:
+            self._take_in(TICK_SECONDS)
+        return self.asked < 2 and self._leave()
+
+    def _leave(self) -> bool:
+        """Lets go of what was submitted, where it goes on by itself."""
+        if isinstance(self._executor, LastingExecutor):
+            self.left = self._executor.leave()
+            self._in_flight.clear()
+        return bool(self.left)
 
     def _wait_for_the_end(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
