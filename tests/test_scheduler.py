@@ -25,7 +25,7 @@ from experiments.sweeps import failures
 from experiments.sweeps import scheduler as scheduling
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import find_place, freeze
-from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Run
+from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Moved, Run
 from experiments.sweeps.executors.follow import Follower
 from experiments.sweeps.launch import _run_of
 from experiments.sweeps.planning import make_plan
@@ -334,7 +334,7 @@ def test_follower_tells_what_is_new_in_a_run_directory(tmp_path: Path) -> None:
     follower = Follower(directory)
     assert list(follower.events()) == []
     record.write(state="running")
-    assert list(follower.events()) == []
+    assert list(follower.events()) == [Moved(running=True)]
     files.write_history(directory / files.HISTORY, [epoch_row(1), epoch_row(2), epoch_row(3)])
     assert [event.row.epoch for event in follower.events() if isinstance(event, EpochDone)] == [2, 3]
     record.write(state="diverged", error={"type": "DivergedError", "message": "nan"})

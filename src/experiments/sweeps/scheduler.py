@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from experiments.errors import InputError
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
-from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Handle, LastingExecutor, Moved, Run
+from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Moved, Run
+from experiments.sweeps.flights import Flight, Flights
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import take
@@ -35,22 +35,6 @@ STATES = {
     Ending.INTERRUPTED: JobState.INTERRUPTED,
     Ending.PAUSED: JobState.PAUSED,
 }
-
-
-@dataclass
-class _InFlight:
-    """A run that was submitted.
-
-    Attributes:
-        submitted: by the monotonic clock; infinite while it waits in a queue.
-        killed: why the scheduler ended it, if it did.
-        dropped: whether the strategy does not want it any more.
-    """
-
-    status: Status
-    submitted: float
-    killed: str = ""
-    dropped: bool = False
 
 
 class Scheduler:
@@ -79,13 +63,13 @@ class Scheduler:
         decide: Callable[[], None] = lambda: None,
         wait: bool = True,
     ) -> None:
-        self._sweep, self._strategy, self._executor, self._waits = sweep, strategy, executor, wait
+        self._sweep, self._strategy, self._waits = sweep, strategy, wait
         self._prepare, self._progress, self._followups, self._decide = prepare, progress, followups, decide
         self.asked = 0  # how often the user asked to stop
         self.left: Sequence[str] = ()  # what goes on without the planner, once it has left
         self._reason = ""  # why it stops by itself
         self._told = 0  # how often the running jobs were told to stop
-        self._in_flight: dict[Handle, _InFlight] = {}
+        self._in_flight = Flights(executor)
         self._endings: list[Status] = []
         self._not_before: dict[int, float] = {}
         self._seen = [seen_of(status) for status in sweep.statuses]
@@ -112,11 +96,11 @@ class Scheduler:
         """Starts what may start now; returns whether anything is left to start, now or later."""
         steps: Sequence[Step] = ()
         while not self._stopping():
-            busy = {flight.status.job.number for flight in self._in_flight.values()}
+            busy = self._in_flight.jobs
             steps = [step for step in self._strategy.look(self._seen) if step.job not in busy]
             now = time.monotonic()
             ready = [step for step in steps if self._not_before.get(step.job, 0.0) <= now]
-            if len(self._in_flight) >= self._executor.slots or not ready:
+            if self._in_flight.are_full or not ready:
                 break
             self._begin(ready[0])
         return bool(steps) and not self._stopping()
@@ -126,15 +110,11 @@ class Scheduler:
         status = self._sweep.statuses[step.job]
         try:
             check_room(self._sweep.home)
-            if self._goes_on(status) or (self._is_free(status) and not self._is_done_elsewhere(status)):
+            goes_on = self._in_flight.carries(self._sweep.place.directory_of(status.job))
+            if goes_on or (self._is_free(status) and not self._is_done_elsewhere(status)):
                 self._submit(status, step)
         except (InputError, OSError) as error:  # the disk is full, say: the next job would not do better
             self._stop_because(str(error))
-
-    def _goes_on(self, status: Status) -> bool:
-        """Whether an earlier planner has submitted it, and left."""
-        directory = self._sweep.place.directory_of(status.job)
-        return isinstance(self._executor, LastingExecutor) and self._executor.carries(directory)
 
     def _is_free(self, status: Status) -> bool:
         is_held = locks.is_held(self._sweep.lock_of(status.job))
@@ -158,13 +138,10 @@ class Scheduler:
         return status.record is not None
 
     def _submit(self, status: Status, step: Step) -> None:
-        run = self._prepare(status, step)
-        handle = self._executor.submit(run, self._sweep.place.output_of(status.job))
-        is_queued = isinstance(self._executor, LastingExecutor)
-        self._in_flight[handle] = _InFlight(status, float("inf") if is_queued else time.monotonic())
+        self._in_flight.submit(status, self._prepare(status, step), self._sweep.place.output_of(status.job))
         status.message = ""
-        self._change(status, JobState.QUEUED if is_queued else JobState.RUNNING)
-        if not is_queued:
+        self._change(status, JobState.QUEUED if self._in_flight.last else JobState.RUNNING)
+        if not self._in_flight.last:
             self._progress.changed(status)
 
     def _change(self, status: Status, state: JobState) -> None:
@@ -172,12 +149,10 @@ class Scheduler:
         self._seen[status.job.number] = seen_of(status)
 
     def _take_in(self, timeout_seconds: float) -> None:
-        for handle, event in self._executor.events(timeout_seconds):
-            if handle in self._in_flight:
-                self._note(handle, event)
+        for flight, event in self._in_flight.events(timeout_seconds):
+            self._note(flight, event)
 
-    def _note(self, handle: Handle, event: Event) -> None:
-        flight = self._in_flight[handle]
+    def _note(self, flight: Flight, event: Event) -> None:
         status = flight.status
         if isinstance(event, EpochDone):
             status.rows[event.row.epoch - 1 :] = [event.row]  # it may have gone back to an older checkpoint
@@ -186,7 +161,6 @@ class Scheduler:
         if isinstance(event, Moved):
             self._move(flight, running=event.running)
             return
-        del self._in_flight[handle]
         if event.state == Ending.WITHDRAWN:
             self._change(status, JobState.WAITING)
             return
@@ -201,11 +175,10 @@ class Scheduler:
             ended = Ended(Ending.PAUSED)
         self._end(status, ended)
 
-    def _move(self, flight: _InFlight, *, running: bool) -> None:
-        """The time in a queue counts for no time-out."""
+    def _move(self, flight: Flight, *, running: bool) -> None:
         state = JobState.RUNNING if running else JobState.QUEUED
         if flight.status.state != state:
-            flight.submitted = time.monotonic() if running else float("inf")
+            flight.move(running=running)
             self._change(flight.status, state)
             self._progress.changed(flight.status)
 
@@ -242,18 +215,13 @@ class Scheduler:
             self._stop_because(f"the first {ALIKE} jobs all failed with the same error")
 
     def _end_what_takes_too_long(self) -> None:
-        limit = self._sweep.plan.execution.timeout_minutes or float("inf")
-        for handle, flight in self._in_flight.items():
-            if time.monotonic() - flight.submitted >= limit * 60 and not flight.killed:
-                flight.killed = f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}"
-                self._executor.kill(handle)
+        limit = self._sweep.plan.execution.timeout_minutes
+        if limit is not None:
+            self._in_flight.end_after(limit * 60, f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}")
 
     def _pause_what_is_dropped(self) -> None:
-        dropped = set(self._strategy.dropped(self._seen)) if self._in_flight else set()
-        for handle, flight in self._in_flight.items():
-            if flight.status.job.number in dropped and not flight.dropped:
-                flight.dropped = True
-                self._executor.stop(handle, now=False)
+        if self._in_flight:
+            self._in_flight.drop(self._strategy.dropped(self._seen))
 
     def _stop_because(self, reason: str) -> None:
         if not self._stopping():
@@ -265,21 +233,19 @@ class Scheduler:
         if not self._reason and not self._told and self._leave_unless_asked_again():
             return
         self._told += 1
-        for handle in self._in_flight:
-            self._executor.stop(handle, now=self._told > 1)
+        self._in_flight.stop(now=self._told > 1)
         if self._told == 1:
             running = ": running jobs end with their epoch and can go on; Ctrl-C again stops now"
             log.warning("stopping (%s)%s", self._reason or "as you asked", running if self._in_flight else "")
             return
         log.warning("stopping now")
         self._wait_for_the_end(GRACE_SECONDS)
-        for handle in list(self._in_flight):
-            self._executor.kill(handle)
+        self._in_flight.kill()
         self._wait_for_the_end(GRACE_SECONDS)
 
     def _leave_unless_asked_again(self) -> bool:
         """The first Ctrl-C where runs go on without the planner: they are not stopped before the second one."""
-        if not isinstance(self._executor, LastingExecutor):
+        if not self._in_flight.last:
             return False
         log.warning("leaving in %d seconds: submitted jobs go on; Ctrl-C again ends them", LEAVE_SECONDS)
         deadline = time.monotonic() + LEAVE_SECONDS
@@ -289,9 +255,7 @@ class Scheduler:
 
     def _leave(self) -> bool:
         """Lets go of what was submitted, where it goes on by itself."""
-        if isinstance(self._executor, LastingExecutor):
-            self.left = self._executor.leave()
-            self._in_flight.clear()
+        self.left = self._in_flight.leave()
         return bool(self.left)
 
     def _wait_for_the_end(self, seconds: float) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from experiments.errors import InputError
 from experiments.results import files, records
@@ -35,7 +36,7 @@ class Follower:
         self._before = None if begun else _written(directory / files.RECORD)
         self._epochs = 0 if begun else len(_rows(directory))
         self._is_running = self._ended = False
-        self._seen: int | None = None
+        self._seen: tuple[Any, Any] = None, None  # of record and history
         self._next_look = 0.0
 
     def events(self) -> Iterator[Event]:
@@ -46,11 +47,12 @@ class Follower:
         written = _written(self._directory / files.RECORD)
         if self._ended or written == self._before:
             return
-        if written == self._seen and time.monotonic() < self._next_look:
+        seen = written, _written(self._directory / files.HISTORY)
+        if seen == self._seen and time.monotonic() < self._next_look:
             return
         with suppress(InputError):  # it is being replaced, or the disk is slow: the next call sees it
             record = records.load(self._directory)
-            self._seen, self._next_look = written, time.monotonic() + ALIVE_SECONDS
+            self._seen, self._next_look = seen, time.monotonic() + ALIVE_SECONDS
             if record.state == RunState.RUNNING and not self._is_running:
                 self._is_running = True
                 yield Moved(running=True)
@@ -61,7 +63,7 @@ class Follower:
 
     def follow_again(self) -> None:
         """Its end was told, and it is started again: only what is written from now on is news."""
-        self._before, self._is_running, self._ended = self._seen, False, False
+        self._before, self._is_running, self._ended = self._seen[0] or self._before, False, False
 
     def _new_epochs(self) -> Iterator[EpochDone]:
         rows = _rows(self._directory)
@@ -78,12 +80,13 @@ def _ending(record: records.Record) -> Ended:
     return Ended(Ending(record.state), f"{error.type}: {error.message}" if error else "")
 
 
-def _written(path: Path) -> int | None:
-    """When a file was replaced last, nanoseconds; None where it is not there."""
+def _written(path: Path) -> tuple[int, int, int] | None:
+    """Changes when a file is replaced, also within one tick of the clock; None where it is not there."""
     try:
-        return path.stat().st_mtime_ns
+        found = path.stat()
     except OSError:
         return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _rows(directory: Path) -> list[files.EpochRow]:

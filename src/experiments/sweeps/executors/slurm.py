@@ -19,6 +19,7 @@ from experiments.sweeps.executors import slurm_commands
 from experiments.sweeps.executors.slurm_commands import Entry, SlurmError
 from experiments.sweeps.executors.slurm_script import arguments, script_text
 from experiments.sweeps.executors.slurm_task import Task
+from experiments.sweeps.jobs import count
 from experiments.sweeps.worker import read_run, write_run
 
 log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class SlurmExecutor:
                 self._submit_array(tasks)
             except SlurmError as error:
                 if str(error) != self._refused:
-                    log.warning("%s; %d jobs wait to be submitted", error, len(self._gathered))
+                    log.warning("%s; %s to be submitted", error, count(len(self._gathered), "job"))
                 self._refused, self._next_submission = str(error), time.monotonic() + AGAIN_SECONDS
                 return
             self._refused, self._gathered = "", self._gathered[len(tasks) :]
@@ -132,7 +133,7 @@ class SlurmExecutor:
         script = folder / SCRIPT
         script.write_text(script_text(self._options, folder))
         array = slurm_commands.submit(arguments(self._options, self._name, folder, len(tasks)), script)
-        log.info("%d jobs are submitted to Slurm as %d, %s", len(tasks), array, self._name)
+        log.info("%s submitted to Slurm as %d, %s", count(len(tasks), "job"), array, self._name)
         for index, task in enumerate(tasks):
             task.place(folder, array, index)
 
@@ -234,8 +235,8 @@ class SlurmExecutor:
         left = len(self._gathered)
         running = sum(task.has_begun for task in self._tasks)
         queued = len(self._tasks) - running + len(self._found)
-        lines = [f"{running} running and {queued} queued jobs go on in Slurm without this command, as {self._name}"]
-        lines += [f"{left} could not be submitted ({self._refused})"] if left else []
+        lines = [f"{running} running and {queued} queued go on in Slurm without this command, as {self._name}"]
+        lines += [f"{count(left, 'job')} could not be submitted ({self._refused})"] if left else []
         lines.append(f"to end them: scancel --name={self._name}")
         self._tasks, self._gathered = [], []
         return lines

@@ -84,7 +84,7 @@ def call(*command: str) -> str:
         raise SlurmError(f"{command[0]}: is not installed here; give the command where jobs are submitted") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SlurmError(f"{command[0]}: does not answer ({type(error).__name__})") from None
-    if done.returncode:
+    if done.returncode and (done.stderr.strip() or command[0] != "scancel"):  # which says nothing of what has ended
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         raise SlurmError(f"{command[0]}: {said[-1] if said else f'exit code {done.returncode}'}")
     return done.stdout

@@ -175,8 +175,7 @@ class Task:
         return None
 
     def _follow_again(self) -> None:
-        if self._begun:
-            self._follower.follow_again()
+        self._follower.follow_again()
         self.is_silent = self._begun = self._placed = False
 
     def collect_output(self) -> None:
