@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -509,6 +510,11 @@ def trains(home: Path, job: int, epochs: int = 1) -> bool:
     return record.state == "running" and record.epochs_run >= epochs
 
 
+def task_of(cluster: slurm_cluster.Cluster, job: int) -> str:
+    """The id of a job's task in the newest array, whose indices are the jobs' numbers."""
+    return cluster.call("squeue", "-h", "-r", "-o", "%F").split()[0] + f"_{job}"
+
+
 def log_of(home: Path, job: int) -> str:
     return (home / "multirun" / "tried" / str(job) / files.LOG).read_text()
 
@@ -531,10 +537,116 @@ def test_slurm_gives_the_bits_of_local_workers_also_where_a_job_is_queued_again(
     home.mkdir()
     with started(home, *SMALL, *asked, **cluster.variables) as running:
         wait_until(lambda: trains(home, 0, 5))
-        cluster.call("scontrol", "requeue", "1_0")
+        cluster.call("scontrol", "requeue", task_of(cluster, 0))
         done = running.finish()
-    assert done.code == 0, done
+    assert done.code == 0, done.out
     assert "resumed after epoch" in log_of(home, 0)
     assert digests(home) == on_this_host(tmp_path / "local", *asked)
     assert len(digests(home)) == 8
     assert len(list((home / "multirun" / "tried" / "slurm").iterdir())) == 1
+
+
+# What happens to two jobs that take a while; each must end in the bits of undisturbed ones.
+
+LONG = ("seed=0,1", "training.epochs=600")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str | None, str | None]]:
+    return on_this_host(tmp_path_factory.mktemp("undisturbed") / "home", *LONG)
+
+
+@pytest.fixture
+def cluster_home(tmp_path: Path) -> Path:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.exhaustive
+def test_preempted_jobs_go_on_to_the_same_bits(
+    cluster_home: Path, cluster: slurm_cluster.Cluster, undisturbed: list[Any]
+) -> None:
+    with started(cluster_home, *SMALL, *LONG, **cluster.variables) as running:
+        wait_until(lambda: trains(cluster_home, 0, 5) and trains(cluster_home, 1, 5))
+        for _ in cluster.nodes:
+            cluster.call("sbatch", "--partition=high", "--output=/dev/null", "--wrap=sleep 5")
+        done = running.finish()
+    assert done.code == 0, done.out
+    assert "resumed after epoch" in log_of(cluster_home, 0)
+    assert digests(cluster_home) == undisturbed
+
+
+@pytest.mark.exhaustive
+def test_jobs_out_of_time_go_on_to_the_same_bits(cluster_home: Path, cluster: slurm_cluster.Cluster) -> None:
+    asked = ("seed=0,1", "training.epochs=2000")
+    limit = ("sweep.time=1", "sweep.signal_seconds=40")
+    with started(cluster_home, *SMALL, *limit, *asked, **cluster.variables) as running:
+        done = running.finish()
+    assert done.code == 0, done.out
+    assert "resumed after epoch" in log_of(cluster_home, 0)
+    assert digests(cluster_home) == on_this_host(cluster_home.with_name("local"), *asked)
+
+
+@pytest.mark.exhaustive
+def test_jobs_of_a_dead_node_go_on_to_the_same_bits(
+    cluster_home: Path, cluster: slurm_cluster.Cluster, undisturbed: list[Any]
+) -> None:
+    with started(cluster_home, *SMALL, *LONG, **cluster.variables) as running:
+        wait_until(lambda: trains(cluster_home, 0, 5) and trains(cluster_home, 1, 5))
+        cluster.kill_node("node2")
+        done = running.finish()
+    cluster.start_node("node2")
+    cluster.wait_for(lambda: cluster.states().count("idle"), 2, 120)
+    assert done.code == 0, done.out
+    assert digests(cluster_home) == undisturbed
+
+
+@pytest.mark.exhaustive
+def test_controller_may_be_gone_for_a_while(
+    cluster_home: Path, cluster: slurm_cluster.Cluster, undisturbed: list[Any]
+) -> None:
+    with started(cluster_home, *SMALL, *LONG, **cluster.variables) as running:
+        wait_until(lambda: trains(cluster_home, 0, 5))
+        cluster.kill_controller()
+        time.sleep(5)
+        cluster.start_controller()
+        done = running.finish()
+    assert done.code == 0, done.out
+    assert digests(cluster_home) == undisturbed
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("way", ["wait=false", "Ctrl-C", "SIGKILL"])
+def test_planner_may_leave_and_come_back(
+    cluster_home: Path, cluster: slurm_cluster.Cluster, undisturbed: list[Any], way: str
+) -> None:
+    asked = (*SMALL, *LONG)
+    if way == "wait=false":
+        left = command(cluster_home, *asked, "sweep.wait=false", **cluster.variables)
+        assert left.code == 0, left.out
+        assert "2 queued go on in Slurm without this command" in left.out
+    else:
+        with started(cluster_home, *asked, **cluster.variables) as running:
+            wait_until(lambda: trains(cluster_home, 0, 5))
+            running.process.send_signal(signal.SIGINT if way == "Ctrl-C" else signal.SIGKILL)
+            left = running.finish()
+        assert left.code == (130 if way == "Ctrl-C" else -9), left.out
+    assert cluster.call("squeue", "-h", "-r").splitlines(), "they go on"
+    done = command(cluster_home, *asked, **cluster.variables)
+    assert done.code == 0, done.out
+    assert digests(cluster_home) == undisturbed
+    assert len(list((cluster_home / "multirun" / "tried" / "slurm").iterdir())) == 1, "nothing is submitted twice"
+
+
+@pytest.mark.exhaustive
+def test_second_interrupt_ends_the_jobs(cluster_home: Path, cluster: slurm_cluster.Cluster) -> None:
+    with started(cluster_home, *SMALL, *LONG, **cluster.variables) as running:
+        wait_until(lambda: trains(cluster_home, 0, 5))
+        running.process.send_signal(signal.SIGINT)
+        running.wait_for("leaving in 5 seconds")
+        running.process.send_signal(signal.SIGINT)
+        done = running.finish()
+    assert done.code == 130, done.out
+    cluster.wait_for(lambda: cluster.call("squeue", "-h", "-r"), "", 60)
+    assert records.load(cluster_home / "multirun" / "tried" / "0").state == "interrupted"

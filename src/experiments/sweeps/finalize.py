@@ -16,6 +16,7 @@ from experiments.screen import say
 from experiments.sweeps import tables
 from experiments.sweeps.executor import Ended
 from experiments.sweeps.executors import processes
+from experiments.sweeps.executors.choice import unmet
 from experiments.sweeps.followups import Compared, catch_up, compare, compare_runs
 from experiments.sweeps.jobs import count
 from experiments.sweeps.presenter import Presenter
@@ -160,6 +161,8 @@ def tell(sweep: Sweep, presenter: Presenter, answer: Sequence[str], *, asked: in
         log.info(sentence)
     for line in presenter.closing():
         log.info(line)
+    if line := unmet(sweep):
+        log.warning("%s", line)
     unmirrored = sum(not record.mlflow.synced for record in sweep.records())
     if unmirrored and sweep.tracking:
         log.warning("%s not in MLflow yet: python -m experiments.sync %s", count(unmirrored, "run"), place.name)

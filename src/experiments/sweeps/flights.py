@@ -7,10 +7,18 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.sweeps.executor import Ended, Event, Executor, Handle, LastingExecutor, Run
-from experiments.sweeps.status import Status
+from experiments.sweeps.executor import Ended, Ending, Event, Executor, Handle, LastingExecutor, Run
+from experiments.sweeps.status import JobState, Status
 
 NEVER = float("inf")
+STATES = {
+    Ending.FINISHED: JobState.DONE,
+    Ending.FAILED: JobState.FAILED,
+    Ending.KILLED: JobState.FAILED,
+    Ending.DIVERGED: JobState.DIVERGED,
+    Ending.INTERRUPTED: JobState.INTERRUPTED,
+    Ending.PAUSED: JobState.PAUSED,
+}
 
 
 @dataclass

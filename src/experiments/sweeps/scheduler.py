@@ -13,7 +13,7 @@ from experiments.errors import InputError
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Moved, Run
-from experiments.sweeps.flights import Flight, Flights
+from experiments.sweeps.flights import STATES, Flight, Flights
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import take
@@ -26,15 +26,6 @@ TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
 BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
 GRACE_SECONDS = 10.0  # for runs that were told to stop now
 LEAVE_SECONDS = 5  # between the first Ctrl-C and the planner's end, where runs go on without it
-ALIKE = 3  # first jobs that fail with the same error: the rest would too
-STATES = {
-    Ending.FINISHED: JobState.DONE,
-    Ending.FAILED: JobState.FAILED,
-    Ending.KILLED: JobState.FAILED,
-    Ending.DIVERGED: JobState.DIVERGED,
-    Ending.INTERRUPTED: JobState.INTERRUPTED,
-    Ending.PAUSED: JobState.PAUSED,
-}
 
 
 class Scheduler:
@@ -209,10 +200,9 @@ class Scheduler:
         self._followups.job_ended(status, more_to_come=more)
 
     def _give_up_early(self) -> None:
-        if self._sweep.plan.execution.fail_fast and any(s.state == JobState.FAILED for s in self._endings):
-            self._stop_because("sweep.fail_fast=true")
-        if len(self._endings) == ALIKE and failures.are_alike(self._endings, self._sweep.place):
-            self._stop_because(f"the first {ALIKE} jobs all failed with the same error")
+        sweep = self._sweep
+        if reason := failures.reason_to_stop(self._endings, sweep.place, fail_fast=sweep.plan.execution.fail_fast):
+            self._stop_because(reason)
 
     def _end_what_takes_too_long(self) -> None:
         limit = self._sweep.plan.execution.timeout_minutes
@@ -224,8 +214,7 @@ class Scheduler:
             self._in_flight.drop(self._strategy.dropped(self._seen))
 
     def _stop_because(self, reason: str) -> None:
-        if not self._stopping():
-            self._reason = reason
+        self._reason = self._reason or ("" if self.asked else reason)
 
     def _pass_the_stop_on(self) -> None:
         if self._told >= min(self.asked + bool(self._reason), 2):

@@ -61,6 +61,14 @@ def check_resources(plan: Plan) -> None:
         slurm_resources.check(plan.execution)
 
 
+def unmet(sweep: Sweep) -> str:
+    """What the options asked of the machines in vain, told when the sweep ends; empty where there is nothing."""
+    plan = sweep.plan
+    if isinstance(plan.execution, SlurmSweep):
+        return slurm_resources.unmet(plan.execution, [s.record for s in sweep.statuses if s.record])
+    return ""
+
+
 def waits(plan: Plan) -> bool:
     """Whether the planner stays until its jobs have ended."""
     return not isinstance(plan.execution, SlurmSweep) or plan.execution.wait

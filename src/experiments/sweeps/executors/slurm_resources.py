@@ -9,8 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from experiments.comparison import machines
 from experiments.errors import InputError
 from experiments.ingredients.execution import SlurmSweep
+from experiments.results.records import Record
 from experiments.sweeps.executors import slurm_commands
 from experiments.sweeps.executors.cores import threads_of
 from experiments.sweeps.executors.slurm_commands import Nodes, SlurmError
@@ -82,6 +84,15 @@ def _unknown_features(constraint: str | None, usable: Sequence[Nodes], where: st
         if feature not in known:
             valid = ", ".join(known) or "none has any"
             yield f"sweep.constraint: must name features of {where} ({valid}), received {feature}"
+
+
+def unmet(options: SlurmSweep, records: Sequence[Record]) -> str:
+    """That `cpu_class` was asked for in vain, as the finished runs of a sweep tell; empty where it was not."""
+    if options.cpu_class is None or len(found := machines.classes(records)) < 2:
+        return ""
+    return (
+        f"sweep.cpu_class=same was not met: nodes with constraint={options.constraint} are of {len(found)} CPU classes"
+    )
 
 
 def megabytes(memory: str) -> float:
