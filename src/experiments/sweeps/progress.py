@@ -119,7 +119,7 @@ class Progress:
         ends = [_left(status, each) for status in running] + [0.0] * (self._plan.workers - len(running))
         heapq.heapify(ends)
         for status in statuses:
-            if status.state == JobState.WAITING:
+            if status.state in (JobState.WAITING, JobState.QUEUED):
                 heapq.heapreplace(ends, ends[0] + _left(status, each))
         return max(ends)
 
