@@ -23,10 +23,9 @@ from experiments.comparison.report import HTML
 from experiments.conf import CONF
 from experiments.errors import InputError
 from experiments.results.records import Predictions
-from experiments.sweeps import launch as launching
 from experiments.sweeps import preflight
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Run
-from experiments.sweeps.executors import processes
+from experiments.sweeps.executors import choice, processes
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.launch import SweepOutcome, launch
 from experiments.sweeps.scheduler import Scheduler
@@ -107,7 +106,7 @@ def make_up(run: Run, state: str, epochs: int) -> None:
 def launched(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
     """Launches the product of choices, and keeps what it says."""
     del home
-    monkeypatch.setattr(launching, "LocalExecutor", MadeUp)
+    monkeypatch.setattr(choice, "LocalExecutor", MadeUp)
     monkeypatch.setattr(processes, "start_server", lambda: None)
     monkeypatch.setattr(preflight, "check", lambda plan, todo: None)
     monkeypatch.setattr(Followups, "job_ended", lambda *_, **__: None)
