@@ -579,7 +579,7 @@ def test_preempted_jobs_go_on_to_the_same_bits(
 
 @pytest.mark.exhaustive
 def test_jobs_out_of_time_go_on_to_the_same_bits(cluster_home: Path, cluster: slurm_cluster.Cluster) -> None:
-    asked = ("seed=0,1", "training.epochs=2000")
+    asked = ("seed=0,1", "training.epochs=1000")
     limit = ("sweep.time=1", "sweep.signal_seconds=40")
     with started(cluster_home, *SMALL, *limit, *asked, **cluster.variables) as running:
         done = running.finish()
