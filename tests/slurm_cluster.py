@@ -6,9 +6,11 @@ Whoever starts it is its only user: `auth/none` believes every uid.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -19,6 +21,7 @@ import psutil
 
 COMMANDS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol", "sinfo")
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 START_SECONDS = 60.0  # the nodes are ready after one; more where the machine is busy
 CONF = """\
 ClusterName=test
@@ -98,7 +101,7 @@ class Cluster:
         with (self._folder / f"{name}.log").open("ab") as log:
             self._daemons[name] = subprocess.Popen(
                 command, env=os.environ | self.variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                start_new_session=True, preexec_fn=_end_with_the_tests,
             )  # fmt: skip
 
     def call(self, *command: str) -> str:
@@ -158,6 +161,11 @@ class Cluster:
         for process in [*steps, *self._steps(*self.nodes)]:
             with contextlib.suppress(psutil.Error):
                 process.kill()
+
+
+def _end_with_the_tests() -> None:
+    """Has the system end this process with its parent, also where that is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _open_files(pid: int) -> Iterator[str]:
