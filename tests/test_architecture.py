@@ -31,10 +31,10 @@ LAYERS = (
     ("sweeps", "reproduction"),
     ("unsealing",),
     ("command_line",),
-    ("entrance", "init", "run", "reproduce", "compare", "figures", "ui", "sync", "unseal", "__main__"),
+    ("entrance", "init", "run", "reproduce", "compare", "figures", "ui", "status", "sync", "unseal", "__main__"),
 )
 PEERS = ("sweeps", "reproduction")  # rooms on one floor that know nothing of each other
-ENTRANCES = {"run", "reproduce", "compare", "figures", "ui", "sync", "unseal"}
+ENTRANCES = {"run", "reproduce", "compare", "figures", "ui", "status", "sync", "unseal"}
 DOORS = {  # which modules may import a big library at all
     "matplotlib": ("results/plots/",),
     "mlflow": ("results/tracking", "sweeps/executors/preload.py"),

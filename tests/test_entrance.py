@@ -51,7 +51,7 @@ def test_end_at_once_leaves_the_terminal_with_its_cursor() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).stdout == b""
 
 
-@pytest.mark.parametrize("command", ["reproduce", "compare", "figures", "ui", "sync", "unseal"])
+@pytest.mark.parametrize("command", ["reproduce", "compare", "figures", "ui", "status", "sync", "unseal"])
 def test_argument_that_is_none_is_told_in_a_line(command: str, home: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"experiments.{command}", "--no\x1b[31m-such", "x" * 5000],

@@ -26,7 +26,7 @@ from experiments.gpus import GPU
 from experiments.results.records import Predictions
 from experiments.sweeps import preflight
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Run
-from experiments.sweeps.executors import processes
+from experiments.sweeps.executors import choice, processes
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.launch import SweepOutcome, launch
 from experiments.sweeps.scheduler import Scheduler
@@ -108,7 +108,7 @@ def make_up(run: Run, state: str, epochs: int) -> None:
 def launched(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launch]:
     """Launches the product of choices, and keeps what it says."""
     del home
-    monkeypatch.setattr(launching, "make_executor", lambda sweep: MadeUp(sweep.plan.workers))
+    monkeypatch.setattr(choice, "LocalExecutor", MadeUp)
     monkeypatch.setattr(processes, "start_server", lambda: None)
     monkeypatch.setattr(preflight, "check", lambda plan, todo: None)
     monkeypatch.setattr(Followups, "job_ended", lambda *_, **__: None)

@@ -21,11 +21,11 @@ from conftest import SMALL, epoch_row, train, write_record
 from experiments.conf import CONF
 from experiments.errors import InputError
 from experiments.results import files, records
-from experiments.sweeps import failures
+from experiments.sweeps import failures, locks
 from experiments.sweeps import scheduler as scheduling
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import find_place, freeze
-from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Run
+from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Moved, Run
 from experiments.sweeps.executors.follow import Follower
 from experiments.sweeps.launch import _run_of
 from experiments.sweeps.planning import make_plan
@@ -113,7 +113,14 @@ def sweep(home: Path) -> Callable[..., Sweep]:
     return make
 
 
-def schedule(sweep: Sweep, executor: Any, strategy: Any = None, decide: Callable[[], None] = lambda: None) -> Scheduler:
+def schedule(
+    sweep: Sweep,
+    executor: Any,
+    strategy: Any = None,
+    decide: Callable[[], None] = lambda: None,
+    *,
+    wait: bool = True,
+) -> Scheduler:
     return Scheduler(
         sweep,
         strategy or Grid(),
@@ -122,6 +129,7 @@ def schedule(sweep: Sweep, executor: Any, strategy: Any = None, decide: Callable
         progress=Progress(sweep.console, sweep.plan, sweep.place, sweep.statuses),
         followups=NoFollowups(),  # type: ignore[arg-type]
         decide=decide,
+        wait=wait,
     )
 
 
@@ -324,6 +332,82 @@ def test_strategy_is_asked_about_the_same_jobs_in_the_same_order(sweep: Callable
     assert asked[-1] == ["done", "done"]
 
 
+# An executor whose runs go on when the planner is gone.
+
+
+class Lasting(Script):
+    """Has job 0 already, from an earlier planner."""
+
+    def carries(self, directory: Path) -> bool:
+        return directory.name == "0"
+
+    def leave(self) -> Sequence[str]:
+        return ["they go on"]
+
+
+def test_planner_that_does_not_wait_leaves_when_all_is_submitted(sweep: Callable[..., Sweep]) -> None:
+    made = sweep("seed=0,1")
+    executor = Lasting(2, {0: [], 1: []})
+    scheduler = schedule(made, executor, wait=False)
+    scheduler.work()
+    assert ([number for number, _ in executor.submitted], list(scheduler.left)) == ([0, 1], ["they go on"])
+    assert (states(made), executor.stops) == (["queued", "queued"], [])
+
+
+def test_run_of_an_earlier_planner_is_followed_though_its_key_is_locked(sweep: Callable[..., Sweep]) -> None:
+    made = sweep("seed=0,1")
+    lock = made.lock_of(made.plan.jobs[0])
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    executor = Lasting(2, {n: [Moved(running=True), finished(made, n)] for n in range(2)})
+    with locks.held(lock):
+        schedule(made, executor).work()
+    assert states(made) == ["done", "done"]
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_first_interrupt_leaves_runs_that_go_on_and_the_second_ends_them(
+    sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, asked: int
+) -> None:
+    monkeypatch.setattr("experiments.sweeps.scheduler.LEAVE_SECONDS", 0)
+    made = sweep("seed=0")
+    executor = Lasting(1, {0: [Moved(running=True), EpochDone(epoch_row(1))]})
+    scheduler = schedule(made, executor)
+    monkeypatch.setattr(executor, "events", _asks_when_it_runs(executor, scheduler, asked))
+    scheduler.work()
+    assert bool(scheduler.left) == (asked == 1)
+    assert executor.stops == ([] if asked == 1 else [(0, False), (0, True)])
+    assert states(made) == ["running" if asked == 1 else "interrupted"]
+
+
+def _asks_when_it_runs(executor: Script, scheduler: Scheduler, asked: int) -> Callable[[float], Iterator[Any]]:
+    events = executor.events
+
+    def told(timeout_seconds: float) -> Iterator[Any]:
+        for handle, event in events(timeout_seconds):
+            yield handle, event
+            if isinstance(event, EpochDone):
+                scheduler.asked = asked
+
+    return told
+
+
+def test_run_that_is_withdrawn_from_a_queue_waits(sweep: Callable[..., Sweep]) -> None:
+    made = sweep("seed=0")
+    executor = Lasting(1, {0: [Moved(running=False), Ended(Ending.WITHDRAWN)]})
+    scheduler = schedule(made, executor)
+    events = executor.events
+
+    def once(timeout_seconds: float) -> Iterator[Any]:
+        for handle, event in events(timeout_seconds):
+            scheduler.asked = 2  # nothing new is submitted
+            scheduler._told = 2
+            yield handle, event
+
+    executor.events = once  # type: ignore[method-assign]
+    scheduler.work()
+    assert states(made) == ["waiting"]
+
+
 # An executor that shares nothing but the disk.
 
 
@@ -334,7 +418,7 @@ def test_follower_tells_what_is_new_in_a_run_directory(tmp_path: Path) -> None:
     follower = Follower(directory)
     assert list(follower.events()) == []
     record.write(state="running")
-    assert list(follower.events()) == []
+    assert list(follower.events()) == [Moved(running=True)]
     files.write_history(directory / files.HISTORY, [epoch_row(1), epoch_row(2), epoch_row(3)])
     assert [event.row.epoch for event in follower.events() if isinstance(event, EpochDone)] == [2, 3]
     record.write(state="diverged", error={"type": "DivergedError", "message": "nan"})

@@ -8,6 +8,7 @@ from experiments.screen import complain, prepare_streams
 
 COMMANDS = {
     "run": "one run, or with -m a sweep",
+    "status": "where the jobs of a sweep stand, from any host",
     "compare": "which is better, and is it real?",
     "reproduce": "repeat a run, and check it",
     "unseal": "look at the test images of sealed runs, once",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from experiments.comparison import race_sentences, search_sentences
+from experiments.comparison import machines, race_sentences, search_sentences
 from experiments.comparison.comparison import Comparison, title
 from experiments.comparison.details import (
     calibration,
@@ -57,6 +57,7 @@ def headlines(comparison: Comparison) -> list[Sentence]:
         *_told("no result", _failed(comparison)),
         *_answers(comparison),
         *(_told("scope", _scope(comparison)) if not comparison.search else ()),
+        *_told("machines", machines.sentence(comparison.configurations)),
     ]
 
 
@@ -95,9 +96,8 @@ def _of_race(comparison: Comparison, topic: str) -> Iterator[Sentence]:
     yield Sentence("cost", f"Cost: {race_sentences.cost(race)}")
 
 
-def _told(topic: str, text: str) -> Iterator[Sentence]:
-    if text:
-        yield Sentence(topic, text)
+def _told(topic: str, text: str) -> list[Sentence]:
+    return [Sentence(topic, text)] if text else []
 
 
 def _failed(comparison: Comparison) -> str:

@@ -11,6 +11,13 @@ from experiments.ingredients.option import AsBefore, Count, NonNegative, Option,
 from experiments.ingredients.registry import CALLBACKS, METRICS, require_names
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+SlurmWord = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._,@+-]{0,199}$")]
+# Options of sbatch that a sweep relies on, and those that have a key of their own.
+OURS_OF_SBATCH = (
+    "account", "array", "chdir", "clusters", "constraint", "cpus-per-task", "error", "export", "export-file", "gpus",
+    "gres", "help", "hold", "input", "job-name", "mem", "no-requeue", "nodes", "ntasks", "open-mode", "output",
+    "parsable", "partition", "requeue", "signal", "test-only", "time", "usage", "version", "wait", "wrap",
+)  # fmt: skip
 
 
 class Training(Option):
@@ -105,5 +112,52 @@ class LocalSweep(SweepOptions):
     per_gpu: Count
 
 
-Sweep = LocalSweep
+class SlurmSweep(SweepOptions):
+    """Runs are tasks of Slurm's job arrays; each value but the last goes to sbatch, None leaves it to the cluster."""
+
+    name: Literal["slurm"]
+    workers: None
+    partition: SlurmWord | None
+    account: SlurmWord | None
+    time: Annotated[int, Field(ge=1, le=525_600)] | None  # minutes, a year
+    cpus: Annotated[int, Field(ge=1, le=1024)]  # as training.threads
+    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}[KMGT]$")] | None
+    gpus: Annotated[int, Field(ge=0, le=1024)]
+    constraint: Annotated[str, Field(pattern=r"^[A-Za-z0-9(\[][A-Za-z0-9_.,:&|*()\[\]-]{0,199}$")] | None
+    cpu_class: Literal["same"] | None
+    array_parallelism: Count | None
+    signal_seconds: Annotated[int, Field(ge=1, le=65_535)]  # Slurm's own most
+    setup: list[Annotated[str, Field(pattern=r"^[^\x00-\x08\x0a-\x1f\x7f]*$")]]
+    arguments: list[Annotated[str, Field(pattern=r"^--[a-z][a-z0-9-]*(=[^\x00-\x1f\x7f]*)?$")]]
+    wait: bool
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _workers_are_local(cls, value: Any) -> Any:
+        if value is not None:
+            raise ValueError(f"must be null: sweep.array_parallelism says how many run on Slurm, received {value!r}")
+        return value
+
+    @field_validator("arguments")
+    @classmethod
+    def _leave_ours_alone(cls, arguments: list[str]) -> list[str]:
+        for argument in arguments:
+            name = argument[2:].partition("=")[0]
+            if any(ours.startswith(name) for ours in OURS_OF_SBATCH):  # sbatch takes beginnings, too
+                raise ValueError(f"must not have --{name}, which the sweep sets itself, received {argument!r}")
+        return arguments
+
+    @model_validator(mode="after")
+    def _values_go_together(self) -> Self:
+        if self.cpu_class == "same" and self.constraint is None:
+            raise ValueError(
+                "cpu_class: same needs constraint, a feature of one class of nodes; sinfo -o %f tells them"
+            )
+        if self.time is not None and self.signal_seconds >= 60 * self.time:
+            rule = f"must be less than the {60 * self.time} seconds of time"
+            raise ValueError(f"signal_seconds: {rule}, received {self.signal_seconds}")
+        return self
+
+
+Sweep = Annotated[LocalSweep | SlurmSweep, Field(discriminator="name")]
 Tracking = Annotated[MLflowTracking | NoTracking, Field(discriminator="name")]

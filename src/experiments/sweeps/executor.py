@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from experiments.config import RunConfig
 from experiments.recording import Origin
@@ -39,6 +39,12 @@ class EpochDone(NamedTuple):
     row: EpochRow
 
 
+class Moved(NamedTuple):
+    """The run has left its queue for a worker (`running`), or waits in a queue, for the first time or again."""
+
+    running: bool
+
+
 class Ending(StrEnum):
     """How the work on a job ended."""
 
@@ -49,6 +55,7 @@ class Ending(StrEnum):
     PAUSED = "paused"
     BUSY = "busy"  # another process trains the same key
     KILLED = "killed"  # the process is gone and has said nothing
+    WITHDRAWN = "withdrawn"  # it was told to stop before it had begun
 
 
 class Ended(NamedTuple):
@@ -58,12 +65,12 @@ class Ended(NamedTuple):
     message: str = ""
 
 
-Event = EpochDone | Ended
+Event = EpochDone | Moved | Ended
 Handle = Any  # whatever an executor knows a submitted run by; hashable
 
 
 class Executor(Protocol):
-    """Carries out runs somewhere. Every submitted run gets exactly one `Ended`, after all its `EpochDone`.
+    """Carries out runs somewhere. Every submitted run gets exactly one `Ended`, after all its other events.
 
     The run directory is what all executors share: an executor that has no connection to its jobs follows their files
     (`executors.follow`).
@@ -92,5 +99,18 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Lets go of everything. Nothing is left running that nobody follows."""
+        """Lets go of everything. Nothing is left running that nobody follows, unless it is a `LastingExecutor`."""
+        ...
+
+
+@runtime_checkable
+class LastingExecutor(Executor, Protocol):
+    """One whose runs go on when the planner is gone, and are found again by the next planner."""
+
+    def carries(self, directory: Path) -> bool:
+        """Whether an earlier planner has submitted the run of a run directory, and it has not ended."""
+        ...
+
+    def leave(self) -> Sequence[str]:
+        """Follows nothing any more; lines on what goes on, and how it can be looked at and ended."""
         ...

@@ -19,6 +19,7 @@ from experiments.sweeps.jobs import Job
 from experiments.sweeps.status import JobState, Status
 
 log = logging.getLogger(__name__)
+ALIKE = 3  # first jobs that fail with the same error: the rest would too
 
 
 def gather_output(job: Job, place: Place) -> None:
@@ -103,6 +104,19 @@ def _new(status: Status, place: Place, parent: str | None) -> Record:
     dataset = DatasetSummary(name=job.config.dataset.title, digest=job.dataset_digest, source="not loaded")
     origin = Origin(sweep=place.name, job=job.number, varied=job.varied, parent_run_id=parent)
     return new_record(job.config, dataset, status.parameters or 0, origin)
+
+
+def reason_to_stop(endings: Sequence[Status], place: Place, *, fail_fast: bool) -> str:
+    """Why a sweep stops by itself, by how jobs have ended so far; empty where it goes on.
+
+    Args:
+        endings: of the jobs that have ended, in that order.
+        place: of the sweep.
+        fail_fast: whether one failed job is enough.
+    """
+    if len(endings) == ALIKE and are_alike(endings, place):
+        return f"the first {ALIKE} jobs all failed with the same error"
+    return "sweep.fail_fast=true" if fail_fast and any(s.state == JobState.FAILED for s in endings) else ""
 
 
 def are_alike(statuses: Sequence[Status], place: Place) -> bool:

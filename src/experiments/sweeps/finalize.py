@@ -16,6 +16,7 @@ from experiments.screen import say
 from experiments.sweeps import tables
 from experiments.sweeps.executor import Ended
 from experiments.sweeps.executors import processes
+from experiments.sweeps.executors.choice import unmet
 from experiments.sweeps.followups import Compared, catch_up, compare, compare_runs
 from experiments.sweeps.jobs import count
 from experiments.sweeps.presenter import Presenter
@@ -92,6 +93,23 @@ def finish(sweep: Sweep, presenter: Presenter, *, asked: int) -> int:
     return tell(sweep, presenter, answer, asked=asked)
 
 
+def leave(sweep: Sweep, left: Sequence[str], *, asked: int) -> int:
+    """Tells what goes on without the planner, the next useful commands and, last, the directory; returns the exit code.
+
+    Args:
+        sweep: some of its jobs have not ended.
+        left: lines of the executor.
+        asked: how often the user asked to stop.
+    """
+    log.info("%s: %s", sweep.place.name, count_states(status.state for status in sweep.statuses))
+    for line in left:
+        log.info(line)
+    log.info("next: the same command follows them to the end; python -m experiments.status %s", sweep.place.name)
+    say(sweep.place.path)  # scripts read the last line
+    waiting = any(status.state == JobState.WAITING for status in sweep.statuses)
+    return 130 if asked else 1 if waiting else 0
+
+
 def answer_again(sweep: Sweep) -> list[str]:
     """The answer of a sweep that has been closed, computed anew from its runs in this process."""
     try:
@@ -143,6 +161,8 @@ def tell(sweep: Sweep, presenter: Presenter, answer: Sequence[str], *, asked: in
         log.info(sentence)
     for line in presenter.closing():
         log.info(line)
+    if line := unmet(sweep):
+        log.warning("%s", line)
     unmirrored = sum(not record.mlflow.synced for record in sweep.records())
     if unmirrored and sweep.tracking:
         log.warning("%s not in MLflow yet: python -m experiments.sync %s", count(unmirrored, "run"), place.name)

@@ -23,10 +23,9 @@ from experiments.sweeps import failures, finalize, preflight, tables
 from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
-from experiments.sweeps.executor import Run
+from experiments.sweeps.executor import LastingExecutor, Run
 from experiments.sweeps.executors import processes
-from experiments.sweeps.executors.choice import make_executor
-from experiments.sweeps.executors.cores import with_threads
+from experiments.sweeps.executors.choice import check_resources, make_executor, share_again, waits
 from experiments.sweeps.executors.devices import use_gpus
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.jobs import Job, Plan
@@ -114,7 +113,7 @@ def _name_final(search: str, plan: Plan) -> str:
 def _prepare(plan: Plan, home: Path) -> Sweep:
     place = find_place(plan, home)
     if place.threads:
-        plan = with_threads(plan, place.threads)
+        plan = share_again(plan, place.threads)
     reuse = plan.execution.reuse
     archive = None if reuse == "never" else Archive(home, any_code=reuse == "loose")
     statuses = look_at(plan, place, archive)
@@ -127,6 +126,7 @@ def _show(sweep: Sweep, strategy: Strategy) -> int:
     presenter = present(strategy, sweep)
     todo = _todo(sweep, strategy)
     if todo:
+        check_resources(sweep.plan)
         processes.start_server()
         preflight.check(sweep.plan, todo)
     first, *others = presenter.announce()
@@ -154,6 +154,7 @@ def _carry_out(
         return finalize.tell(sweep, presenter, finalize.answer_again(sweep), asked=0)
     if todo:
         check_room(sweep.home)
+        check_resources(plan)
         processes.start_server()
         with _waiting(sweep):
             preflight.check(plan, todo)
@@ -184,8 +185,11 @@ def _work(
         progress=progress,
         followups=Followups(sweep, sweep.parent),
         decide=presenter.update,
+        wait=waits(sweep.plan),
     )
-    hangup = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    # Where runs go on without the planner, a closed terminal ends it and no more than it.
+    ignored = isinstance(executor, LastingExecutor) or signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    hangup = () if ignored else (signal.SIGHUP,)
     ask = partial(_ask, scheduler, sweep.console)
     with listening(StopRequest(on_first=ask, on_second=ask), signals=(*SIGNALS, *hangup)):
         try:
@@ -193,6 +197,8 @@ def _work(
                 scheduler.work()
         finally:
             executor.close()
+        if scheduler.left:
+            return finalize.leave(sweep, scheduler.left, asked=scheduler.asked)
         code = finalize.finish(sweep, presenter, asked=scheduler.asked)
         return STOPPED if scheduler.asked and sweep.plan.ranges else code  # no final after a search that was stopped
 

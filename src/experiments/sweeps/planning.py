@@ -17,7 +17,7 @@ from experiments.errors import InputError
 from experiments.ingredients.splits import Split
 from experiments.results import environment, own_code
 from experiments.sweeps.composition import Composer
-from experiments.sweeps.executors.cores import share_cores
+from experiments.sweeps.executors.choice import share_resources
 from experiments.sweeps.jobs import Job, Plan, ValidationImages, name_jobs
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     short = _short_names(_values(parsed))
     named = {short.get(key, key): text for key, text in (ranges or {}).items()}
-    return share_cores(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation, named))
+    return share_resources(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation, named))
 
 
 class _Mistakes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import psutil
-
-from experiments.config import RunConfig
+from experiments.config import RunConfig, available_cores
 from experiments.errors import InputError
 from experiments.gpus import GPU
 from experiments.ingredients.registry import chosen, place_of
 from experiments.results import own_code
 from experiments.sweeps.executors import processes
+from experiments.sweeps.executors.choice import memory_of_a_job
 from experiments.sweeps.executors.processes import Planner, Worker
 from experiments.sweeps.jobs import Plan, name_jobs
 from experiments.sweeps.status import Status
@@ -33,7 +32,8 @@ def check(plan: Plan, todo: Sequence[Status]) -> None:
         InputError: with the jobs that share an architecture which cannot be built.
     """
     groups = _alike(todo)
-    running = [_start(plan, group, number) for number, group in enumerate(groups[: plan.workers])]
+    side_by_side = min(plan.workers, available_cores())  # here, wherever the jobs run
+    running = [_start(plan, group, number) for number, group in enumerate(groups[:side_by_side])]
     mistakes: list[str] = []
     varied = [job.varied for job in plan.jobs]
     for number, group in enumerate(groups):
@@ -52,7 +52,7 @@ def _start(plan: Plan, group: Sequence[Status], number: int) -> Worker:
     """Begins to build; `number` counts the workers, one more begins on the GPU of the one that has ended."""
     config = group[0].job.config
     shape = plan.image_shapes[config.dataset.model_dump_json()]
-    free = psutil.virtual_memory().available // plan.workers
+    free = memory_of_a_job(plan)
     gpu = plan.gpus[number % len(plan.gpus)] if plan.gpus else None
     return Worker(try_to_build, config, shape, free, own_code.code_digest(config.model_dump()), gpu)
 

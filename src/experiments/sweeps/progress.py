@@ -32,6 +32,7 @@ BAR_WIDTH = 30
 STYLES = {logging.ERROR: "red", logging.WARNING: "yellow"}
 RANK = {
     JobState.RUNNING: 0,
+    JobState.QUEUED: 4,
     JobState.FAILED: 1,
     JobState.DIVERGED: 1,
     JobState.INTERRUPTED: 2,
@@ -118,7 +119,7 @@ class Progress:
         ends = [_left(status, each) for status in running] + [0.0] * (self._plan.workers - len(running))
         heapq.heapify(ends)
         for status in statuses:
-            if status.state == JobState.WAITING:
+            if status.state in (JobState.WAITING, JobState.QUEUED):
                 heapq.heapreplace(ends, ends[0] + _left(status, each))
         return max(ends)
 

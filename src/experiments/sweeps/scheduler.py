@@ -8,12 +8,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from experiments.errors import InputError
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
-from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Handle, Run
+from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Moved, Run
+from experiments.sweeps.flights import STATES, Flight, Flights
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import take
@@ -25,31 +25,7 @@ log = logging.getLogger(__name__)
 TICK_SECONDS = 0.25  # how often time-outs and stop requests are looked at
 BUSY_SECONDS = 1.0  # before a key that another sweep is training is looked at again
 GRACE_SECONDS = 10.0  # for runs that were told to stop now
-ALIKE = 3  # first jobs that fail with the same error: the rest would too
-STATES = {
-    Ending.FINISHED: JobState.DONE,
-    Ending.FAILED: JobState.FAILED,
-    Ending.KILLED: JobState.FAILED,
-    Ending.DIVERGED: JobState.DIVERGED,
-    Ending.INTERRUPTED: JobState.INTERRUPTED,
-    Ending.PAUSED: JobState.PAUSED,
-}
-
-
-@dataclass
-class _InFlight:
-    """A run that was submitted.
-
-    Attributes:
-        submitted: by the monotonic clock.
-        killed: why the scheduler ended it, if it did.
-        dropped: whether the strategy does not want it any more.
-    """
-
-    status: Status
-    submitted: float
-    killed: str = ""
-    dropped: bool = False
+LEAVE_SECONDS = 5  # between the first Ctrl-C and the planner's end, where runs go on without it
 
 
 class Scheduler:
@@ -63,6 +39,7 @@ class Scheduler:
         progress: is told of every change of state.
         followups: what is done beside the jobs.
         decide: is called when a job has ended: it writes and tells what follows from that.
+        wait: False: leaves when everything is submitted that can run, where the executor's runs go on without it.
     """
 
     def __init__(
@@ -75,20 +52,24 @@ class Scheduler:
         progress: Progress,
         followups: Followups,
         decide: Callable[[], None] = lambda: None,
+        wait: bool = True,
     ) -> None:
-        self._sweep, self._strategy, self._executor = sweep, strategy, executor
+        self._sweep, self._strategy, self._waits = sweep, strategy, wait
         self._prepare, self._progress, self._followups, self._decide = prepare, progress, followups, decide
         self.asked = 0  # how often the user asked to stop
+        self.left: Sequence[str] = ()  # what goes on without the planner, once it has left
         self._reason = ""  # why it stops by itself
         self._told = 0  # how often the running jobs were told to stop
-        self._in_flight: dict[Handle, _InFlight] = {}
+        self._in_flight = Flights(executor)
         self._endings: list[Status] = []
         self._not_before: dict[int, float] = {}
         self._seen = [seen_of(status) for status in sweep.statuses]
 
     def work(self) -> None:
-        """Runs until the strategy asks for nothing more, or until it is told to stop."""
+        """Runs until the strategy asks for nothing more, until it is told to stop, or until it leaves."""
         while self._fill_slots() or self._in_flight:
+            if not self._waits and self._leave():
+                break
             self._take_in(TICK_SECONDS)
             self._pause_what_is_dropped()
             self._end_what_takes_too_long()
@@ -96,7 +77,7 @@ class Scheduler:
         self._followups.close()
 
     def ask(self) -> None:
-        """Ctrl-C: once, running jobs stop at the end of their epoch; twice, now."""
+        """Ctrl-C: once, running jobs stop at the end of their epoch, or the planner leaves them; twice, now."""
         self.asked += 1
 
     def _stopping(self) -> bool:
@@ -106,11 +87,11 @@ class Scheduler:
         """Starts what may start now; returns whether anything is left to start, now or later."""
         steps: Sequence[Step] = ()
         while not self._stopping():
-            busy = {flight.status.job.number for flight in self._in_flight.values()}
+            busy = self._in_flight.jobs
             steps = [step for step in self._strategy.look(self._seen) if step.job not in busy]
             now = time.monotonic()
             ready = [step for step in steps if self._not_before.get(step.job, 0.0) <= now]
-            if len(self._in_flight) >= self._executor.slots or not ready:
+            if self._in_flight.are_full or not ready:
                 break
             self._begin(ready[0])
         return bool(steps) and not self._stopping()
@@ -120,7 +101,8 @@ class Scheduler:
         status = self._sweep.statuses[step.job]
         try:
             check_room(self._sweep.home)
-            if self._is_free(status) and not self._is_done_elsewhere(status):
+            goes_on = self._in_flight.carries(self._sweep.place.directory_of(status.job))
+            if goes_on or (self._is_free(status) and not self._is_done_elsewhere(status)):
                 self._submit(status, step)
         except (InputError, OSError) as error:  # the disk is full, say: the next job would not do better
             self._stop_because(str(error))
@@ -147,30 +129,32 @@ class Scheduler:
         return status.record is not None
 
     def _submit(self, status: Status, step: Step) -> None:
-        run = self._prepare(status, step)
-        handle = self._executor.submit(run, self._sweep.place.output_of(status.job))
-        self._in_flight[handle] = _InFlight(status, time.monotonic())
+        self._in_flight.submit(status, self._prepare(status, step), self._sweep.place.output_of(status.job))
         status.message = ""
-        self._change(status, JobState.RUNNING)
-        self._progress.changed(status)
+        self._change(status, JobState.QUEUED if self._in_flight.last else JobState.RUNNING)
+        if not self._in_flight.last:
+            self._progress.changed(status)
 
     def _change(self, status: Status, state: JobState) -> None:
         status.state = state
         self._seen[status.job.number] = seen_of(status)
 
     def _take_in(self, timeout_seconds: float) -> None:
-        for handle, event in self._executor.events(timeout_seconds):
-            if handle in self._in_flight:
-                self._note(handle, event)
+        for flight, event in self._in_flight.events(timeout_seconds):
+            self._note(flight, event)
 
-    def _note(self, handle: Handle, event: Event) -> None:
-        flight = self._in_flight[handle]
+    def _note(self, flight: Flight, event: Event) -> None:
         status = flight.status
         if isinstance(event, EpochDone):
-            status.rows.append(event.row)
+            status.rows[event.row.epoch - 1 :] = [event.row]  # it may have gone back to an older checkpoint
             self._seen[status.job.number] = seen_of(status)
             return
-        del self._in_flight[handle]
+        if isinstance(event, Moved):
+            self._move(flight, running=event.running)
+            return
+        if event.state == Ending.WITHDRAWN:
+            self._change(status, JobState.WAITING)
+            return
         if event.state == Ending.BUSY:  # and what it printed is not for the log of the run that goes on elsewhere
             self._sweep.place.output_of(status.job).unlink(missing_ok=True)
             self._put_off(status)
@@ -181,6 +165,13 @@ class Scheduler:
             failures.note_pause(status, self._sweep.place)
             ended = Ended(Ending.PAUSED)
         self._end(status, ended)
+
+    def _move(self, flight: Flight, *, running: bool) -> None:
+        state = JobState.RUNNING if running else JobState.QUEUED
+        if flight.status.state != state:
+            flight.move(running=running)
+            self._change(flight.status, state)
+            self._progress.changed(flight.status)
 
     def _ending_of(self, status: Status, ended: Ended) -> Ended:
         """The ending of a run; one whose process died before it could report is judged by its record."""
@@ -209,44 +200,52 @@ class Scheduler:
         self._followups.job_ended(status, more_to_come=more)
 
     def _give_up_early(self) -> None:
-        if self._sweep.plan.execution.fail_fast and any(s.state == JobState.FAILED for s in self._endings):
-            self._stop_because("sweep.fail_fast=true")
-        if len(self._endings) == ALIKE and failures.are_alike(self._endings, self._sweep.place):
-            self._stop_because(f"the first {ALIKE} jobs all failed with the same error")
+        sweep = self._sweep
+        if reason := failures.reason_to_stop(self._endings, sweep.place, fail_fast=sweep.plan.execution.fail_fast):
+            self._stop_because(reason)
 
     def _end_what_takes_too_long(self) -> None:
-        limit = self._sweep.plan.execution.timeout_minutes or float("inf")
-        for handle, flight in self._in_flight.items():
-            if time.monotonic() - flight.submitted >= limit * 60 and not flight.killed:
-                flight.killed = f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}"
-                self._executor.kill(handle)
+        limit = self._sweep.plan.execution.timeout_minutes
+        if limit is not None:
+            self._in_flight.end_after(limit * 60, f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}")
 
     def _pause_what_is_dropped(self) -> None:
-        dropped = set(self._strategy.dropped(self._seen)) if self._in_flight else set()
-        for handle, flight in self._in_flight.items():
-            if flight.status.job.number in dropped and not flight.dropped:
-                flight.dropped = True
-                self._executor.stop(handle, now=False)
+        if self._in_flight:
+            self._in_flight.drop(self._strategy.dropped(self._seen))
 
     def _stop_because(self, reason: str) -> None:
-        if not self._stopping():
-            self._reason = reason
+        self._reason = self._reason or ("" if self.asked else reason)
 
     def _pass_the_stop_on(self) -> None:
         if self._told >= min(self.asked + bool(self._reason), 2):
             return
+        if not self._reason and not self._told and self._leave_unless_asked_again():
+            return
         self._told += 1
-        for handle in self._in_flight:
-            self._executor.stop(handle, now=self._told > 1)
+        self._in_flight.stop(now=self._told > 1)
         if self._told == 1:
             running = ": running jobs end with their epoch and can go on; Ctrl-C again stops now"
             log.warning("stopping (%s)%s", self._reason or "as you asked", running if self._in_flight else "")
             return
         log.warning("stopping now")
         self._wait_for_the_end(GRACE_SECONDS)
-        for handle in list(self._in_flight):
-            self._executor.kill(handle)
+        self._in_flight.kill()
         self._wait_for_the_end(GRACE_SECONDS)
+
+    def _leave_unless_asked_again(self) -> bool:
+        """The first Ctrl-C where runs go on without the planner: they are not stopped before the second one."""
+        if not self._in_flight.last:
+            return False
+        log.warning("leaving in %d seconds: submitted jobs go on; Ctrl-C again ends them", LEAVE_SECONDS)
+        deadline = time.monotonic() + LEAVE_SECONDS
+        while self._in_flight and self.asked < 2 and time.monotonic() < deadline:
+            self._take_in(TICK_SECONDS)
+        return self.asked < 2 and self._leave()
+
+    def _leave(self) -> bool:
+        """Lets go of what was submitted, where it goes on by itself."""
+        self.left = self._in_flight.leave()
+        return bool(self.left)
 
     def _wait_for_the_end(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

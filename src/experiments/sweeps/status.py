@@ -17,6 +17,7 @@ class JobState(StrEnum):
 
     DONE = "done"
     RUNNING = "running"
+    QUEUED = "queued"  # submitted, where an executor has a queue
     PAUSED = "paused"
     INTERRUPTED = "interrupted"
     FAILED = "failed"
@@ -26,7 +27,7 @@ class JobState(StrEnum):
     WAITING = "waiting"
 
 
-NOT_ENDED = (JobState.WAITING, JobState.RUNNING, JobState.PAUSED)
+NOT_ENDED = (JobState.WAITING, JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
 
 
 @dataclass(eq=False)

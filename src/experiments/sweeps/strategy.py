@@ -55,8 +55,9 @@ class Strategy(Protocol):
 
 
 def seen_of(status: Status) -> Seen:
-    """What a strategy sees of a job."""
-    return Seen(status.state, tuple(status.rows), status.record.metrics if status.record else {})
+    """What a strategy sees of a job; whether it waits in an executor's queue is none of its business."""
+    state = JobState.RUNNING if status.state == JobState.QUEUED else status.state
+    return Seen(state, tuple(status.rows), status.record.metrics if status.record else {})
 
 
 class Results(NamedTuple):

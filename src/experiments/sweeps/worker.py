@@ -112,6 +112,8 @@ def main(arguments: list[str]) -> int:
 
     try:
         carry_out(read_run(Path(arguments[0])), tell)
+    except KeyboardInterrupt:  # before the training listened
+        tell(Ended(Ending.INTERRUPTED))
     except (InputError, OSError) as error:
         sys.stderr.write(f"{error}\n")
     return codes[-1] if codes else FAILED
