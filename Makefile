@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(patsubst %,-c %,$(wildcard constraints*.txt))
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test lint ui bench
@@ -9,13 +10,14 @@ INSTALLED := .venv/.installed
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## make .venv with every package as pinned in constraints.txt
+install: $(INSTALLED)  ## make .venv with every package as pinned; EXTRAS=ray,server adds Ray and what an MLflow server needs
+	@$(if $(EXTRAS),$(INSTALL) -e '.[$(EXTRAS)]')
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python ≥ 3.11 is needed, $(PYTHON) is `$(PYTHON) -V 2>&1`; choose another: make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
 	@touch $@
 
 run: $(INSTALLED)  ## the main job: a sweep over three optimizers (on MNIST where it can be had)

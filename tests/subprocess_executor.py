@@ -27,6 +27,8 @@ class SubprocessExecutor:
         self._jobs: dict[int, tuple[commands.Process, Follower]] = {}
         self.submitted: list[Run] = []
 
+    def open(self) -> None: ...
+
     def submit(self, run: Run, output: Path) -> int:
         self.submitted.append(run)
         described = self._folder / f"{len(self.submitted)}.json"

@@ -40,6 +40,7 @@ DOORS = {  # which modules may import a big library at all
     "mlflow": ("results/tracking", "sweeps/executors/preload.py"),
     "hydra": ("run.py", "command_line.py", "hydra_loader.py", "config_sources.py", "config.py", "sweeps/"),
     "omegaconf": ("run.py", "hydra_loader.py", "config_sources.py", "config.py", "sweeps/"),
+    "ray": ("sweeps/executors/ray_driver.py",),
     "sklearn": ("ingredients/digits.py",),
     "yaml": (
         "plain_yaml.py",

@@ -301,9 +301,8 @@ WRITES = {
     "canvas.save(Figure(), path.with_name('figure.png'))",
     "log": "import logging; lease.LogFile(path.with_name('run.log')).emit("
     "logging.LogRecord('experiments', 10, '', 1, 'late', None, None))",
-    "mirror": "import queue; from experiments.results.tracking import Mirror; mirror = object.__new__(Mirror); "
-    "mirror._error, mirror._tasks = None, queue.Queue(); "
-    "mirror._tasks.put(lambda: path.with_name('mirrored').write_text('late')); mirror._work()",
+    "mirror": "from experiments.results.tracking_mirror import Mirror; mirror = object.__new__(Mirror); "
+    "mirror._error, mirror._left = None, [lambda: path.with_name('mirrored').write_text('late')]; mirror._try()",
     "elsewhere": "files.write_atomically(path.parent.parent / 'plan.json', 'late')",
 }
 

@@ -64,3 +64,11 @@ def test_pinned_versions_are_inside_the_bounds() -> None:
     )
     for requirement in map(Requirement, PROJECT["dependencies"]):
         assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+@pytest.mark.parametrize("extra", ["ray", "server"])
+def test_extras_are_pinned_in_a_file_of_their_own(extra: str) -> None:
+    lines = (ROOT / f"constraints-{extra}.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        assert requirement.extras or requirement.specifier.contains(pinned[requirement.name]), requirement

@@ -28,6 +28,7 @@ from experiments.sweeps import directory, failures, finalize, planning
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import PLAN, Place, find_place, freeze, locked
 from experiments.sweeps.executors import cores as cores_module
+from experiments.sweeps.executors.choice import memory_of_a_job, share_again
 from experiments.sweeps.executors.cores import with_threads
 from experiments.sweeps.jobs import Plan
 from experiments.sweeps.locks import held, holder
@@ -157,6 +158,17 @@ def test_sweep_that_was_begun_goes_on_with_its_threads(planned: Planned, caplog:
     made = with_threads(planned("seed=0,1", "training.threads=1", small=FREE), [4, 4])
     assert (made.workers, made.threads) == (1, 4)
     assert caplog.messages == ["training.threads: this sweep was begun with 4 threads; it goes on with that"]
+
+
+def test_job_of_a_cluster_has_the_threads_that_it_asks_for_whatever_this_machine_has(planned: Planned) -> None:
+    made = planned("seed=0,1,2", "sweep=ray", "sweep.cpus=8", small=FREE, cores=4)
+    assert (made.workers, made.threads) == (3, 8)
+    made = planned("seed=0,1,2", "sweep=ray", "sweep.workers=2", "training.threads=6", small=FREE)
+    assert (made.workers, made.threads) == (2, 6)
+    again = share_again(made, [2, 2, 2])
+    assert (again.workers, again.threads) == (2, 2)
+    assert planned("seed=0", "sweep=ray", "training.determinism=portable", "sweep.cpus=8", small=FREE).threads == 1
+    assert memory_of_a_job(planned("seed=0", "sweep=ray", "sweep.memory=2.5")) == 2_500_000_000
 
 
 # Mistakes.

@@ -50,6 +50,8 @@ class MadeUp:
         self._epochs: dict[int, int] = {}
         self._stopped: set[int] = set()
 
+    def open(self) -> None: ...
+
     def submit(self, run: Run, output: Path) -> int:
         del output
         number = int(run.directory.name)

@@ -51,6 +51,8 @@ class Script:
         self.killed: list[int] = []
         self.most_at_once = 0
 
+    def open(self) -> None: ...
+
     def submit(self, run: Run, output: Path) -> int:
         del output
         number = run.origin.job

@@ -217,6 +217,8 @@ class Workers:
         self.slots, self._sweep = slots, sweep
         self._running: dict[int, int | None] = {}
 
+    def open(self) -> None: ...
+
     def submit(self, run: tuple[int, int | None], output: Path) -> int:
         del output
         self._running[run[0]] = run[1]

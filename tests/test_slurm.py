@@ -27,8 +27,8 @@ from experiments.sweeps.executors.slurm import SlurmExecutor
 from experiments.sweeps.executors.slurm_commands import Entry, Nodes, SlurmError
 
 VALUES: dict[str, Any] = {
-    "name": "slurm", "title": None, "workers": None, "most_jobs": 1000, "timeout_minutes": None, "fail_fast": False,
-    "reuse": "auto", "dry_run": False, "until": "all", "margin": 0.1, "confidence": 0.95,
+    "name": "slurm", "title": None, "workers": None, "per_gpu": 1, "most_jobs": 1000, "timeout_minutes": None,
+    "fail_fast": False, "reuse": "auto", "dry_run": False, "until": "all", "margin": 0.1, "confidence": 0.95,
     "metric": "validation/accuracy", "jobs": None, "keep": 0.25, "finalists": 3, "partition": None, "account": None,
     "time": None, "cpus": 1, "memory": None, "gpus": 0, "constraint": None, "cpu_class": None,
     "array_parallelism": None, "signal_seconds": 120, "setup": [], "arguments": [], "wait": True,
@@ -260,6 +260,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> Queue:
     for module, name in [(slurm, "LOOK_SECONDS"), (slurm, "QUEUE_SECONDS"), (slurm, "UNSURE_SECONDS"),
                          (slurm, "AGAIN_SECONDS"), (slurm_task, "LOST_SECONDS")]:  # fmt: skip
         monkeypatch.setattr(module, name, 0.0)
+    monkeypatch.setattr(slurm_resources, "check", lambda options: None)
     return made
 
 
@@ -269,7 +270,9 @@ def run_of(directory: Path, until_epoch: int | None = None) -> Run:
 
 
 def made(folder: Path) -> SlurmExecutor:
-    return SlurmExecutor(options(), "k" * 64, folder, 2000)
+    executor = SlurmExecutor(options(), "k" * 64, folder, 2000)
+    executor.open()
+    return executor
 
 
 def events(executor: SlurmExecutor) -> list[Any]:

@@ -21,7 +21,7 @@ import pytest
 
 from conftest import epoch_row, write_record
 from experiments.config import RunConfig, compose
-from experiments.results import captions, files, records, tracking, tracking_sweep
+from experiments.results import captions, files, records, tracking, tracking_mirror, tracking_sweep
 from experiments.results.evaluation import Overfitting
 from experiments.results.files import EpochRow
 from experiments.results.records import Failure, Record
@@ -532,4 +532,4 @@ def test_run_in_a_home_with_a_strange_name_is_mirrored_there(tmp_path: Path, mon
 
 def test_login_in_an_error_is_not_kept() -> None:
     error = ValueError("API request to http://anna:pass@host/api failed\nmore")
-    assert tracking.first_line(error) == "ValueError: API request to http://***@host/api failed"
+    assert tracking_mirror.first_line(error) == "ValueError: API request to http://***@host/api failed"

@@ -21,7 +21,7 @@ from experiments.results.causes import Cause, changes_before, find_causes
 from experiments.results.process import Process
 from experiments.results.records import DatasetSummary, Failure, MLflowState, Record
 from experiments.results.states import RunState
-from experiments.results.tracking import Mirror
+from experiments.results.tracking_mirror import Mirror
 from experiments.screen import PlainFormatter
 from experiments.training import devices
 from experiments.training.checkpoint import Checkpoints

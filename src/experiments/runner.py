@@ -23,7 +23,7 @@ from experiments.results.lease_file import lease_seconds
 from experiments.results.records import Predictions, Record
 from experiments.results.states import RunState
 from experiments.results.test_images import of_data
-from experiments.results.tracking import Mirror
+from experiments.results.tracking_mirror import Mirror
 from experiments.training import callbacks, runtime, scoring
 from experiments.training.checkpoint import Checkpoints, State
 from experiments.training.progress import describe, live_bar

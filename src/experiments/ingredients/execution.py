@@ -117,6 +117,7 @@ class SlurmSweep(SweepOptions):
 
     name: Literal["slurm"]
     workers: None
+    per_gpu: Literal[1]  # Slurm gives whole GPUs
     partition: SlurmWord | None
     account: SlurmWord | None
     time: Annotated[int, Field(ge=1, le=525_600)] | None  # minutes, a year
@@ -159,5 +160,30 @@ class SlurmSweep(SweepOptions):
         return self
 
 
-Sweep = Annotated[LocalSweep | SlurmSweep, Field(discriminator="name")]
+class RaySweep(SweepOptions):
+    """Runs are tasks of a Ray cluster; `workers` of them at a time, None: as many as its nodes hold.
+
+    `address` is the cluster's; None: `$RAY_ADDRESS`, or a Ray of this machine alone, which ends with the sweep. What
+    one job gets of a node: `cpus`, which are its threads too, `gpus`, `memory` in GB, and resources of the user's own.
+    """
+
+    name: Literal["ray"]
+    workers: Count | None
+    per_gpu: Literal[1]  # a part of a GPU is gpus=0.5
+    address: Annotated[str, Field(min_length=1)] | None
+    cpus: Annotated[int, Field(ge=1, le=1024)]  # as training.threads
+    gpus: NonNegative
+    memory: Positive | None
+    resources: dict[str, Positive] | None
+
+    @field_validator("resources")
+    @classmethod
+    def _have_names_of_their_own(cls, resources: dict[str, float] | None) -> dict[str, float] | None:
+        for name in resources or ():
+            if name.lower() in ("cpu", "gpu", "memory", "object_store_memory"):
+                raise ValueError(f"must not have {name}: sweep.cpus, sweep.gpus and sweep.memory say that")
+        return resources
+
+
+Sweep = Annotated[LocalSweep | SlurmSweep | RaySweep, Field(discriminator="name")]
 Tracking = Annotated[MLflowTracking | NoTracking, Field(discriminator="name")]

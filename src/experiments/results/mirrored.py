@@ -10,6 +10,7 @@ from experiments.bounded import size
 from experiments.errors import InputError
 from experiments.results import files, records, tracking
 from experiments.results.records import Record
+from experiments.results.tracking_mirror import first_line
 
 log = logging.getLogger(__name__)
 DOWNLOAD_BYTES = 1_000_000_000  # twice what the largest predictions take
@@ -39,7 +40,7 @@ def publish_verdict(verdict: str, original: Record, repeat: Record, home: Path) 
             if record is repeat:
                 client.log_artifact(record.mlflow.run_id, str(record.directory / files.VERDICT))
         except Exception as error:
-            log.warning("%s: its MLflow run does not tell the verdict (%s)", record.name, tracking.first_line(error))
+            log.warning("%s: its MLflow run does not tell the verdict (%s)", record.name, first_line(error))
 
 
 def download(text: str, home: Path, directory: Path) -> Record | None:
@@ -77,7 +78,7 @@ def download(text: str, home: Path, directory: Path) -> Record | None:
     except InputError:
         raise
     except Exception as error:
-        raise tracking.TrackingError(f"{text}: cannot be read from MLflow ({tracking.first_line(error)})") from error
+        raise tracking.TrackingError(f"{text}: cannot be read from MLflow ({first_line(error)})") from error
     record = records.load(directory)
     record.mlflow.run_id = found[0]
     return record

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +15,7 @@ import psutil
 from pydantic import BaseModel
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -92,3 +96,15 @@ def end_process(code: int) -> NoReturn:
         if os.isatty(1):
             os.write(1, SHOW_CURSOR)
     os._exit(code)
+
+
+def end_with(parent: int) -> None:
+    """Has the system end this process at once when `parent`, its parent, is gone; it may be gone already.
+
+    Only on Linux: elsewhere this does nothing.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

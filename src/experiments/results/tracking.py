@@ -13,13 +13,12 @@ import fcntl
 import json
 import logging
 import os
-import queue
 import secrets
 import sqlite3
-import threading
-from collections.abc import Callable
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from experiments.config import RunConfig
 from experiments.errors import BusyError, ExperimentsError
 from experiments.ingredients.execution import MLflowTracking
 from experiments.results import captions, files, lease, records, tracking_model
-from experiments.results.files import EpochRow
 from experiments.results.records import Record
 from experiments.results.states import RunState
+from experiments.results.tracking_mirror import RETRIES, Epoch, Mirror, once, seconds_of
 from experiments.screen import without_login
 
 log = logging.getLogger(__name__)
@@ -44,11 +43,13 @@ STATUS = {
 }
 LONGEST_DATASET_DIGEST = 36  # characters, MLflow's limit; the whole digest is in the tags
 EVERY_EPOCH = "learning_rate"  # a metric that each epoch has, and nothing else
-PATIENCE_SECONDS = 120.0  # how long the end of a run waits for a slow store
+MOST_METRICS = 1000  # in one call, MLflow's limit
+GONE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the second: another store's id
 FILES = (
     files.CONFIG, files.RECORD, files.HISTORY, files.ENVIRONMENT,
     files.CODE_DIFF, files.OWN_DIFF, files.PREDICTIONS, files.LOG, files.VERDICT,
 )  # fmt: skip
+FOLDERS = (files.FIGURES, files.HYDRA)
 
 
 class TrackingError(ExperimentsError):
@@ -135,7 +136,8 @@ def _remove_drafts(home: Path) -> None:
 def connect(home: Path) -> Any:
     """A client of the store."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault(RETRIES, "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")  # two seconds before the second one
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # in the middle of what we print
@@ -171,13 +173,22 @@ def close_stores() -> None:
 
 
 class _Run:
-    """One MLflow run and the directory that it mirrors."""
+    """One MLflow run and the directory that it mirrors.
 
-    def __init__(self, record: Record, config: RunConfig, home: Path) -> None:
+    Args:
+        record: of the run.
+        config: of the run.
+        home: folder of MLflow's store.
+        may_exist: an earlier attempt may have created the MLflow run and not have noted its id.
+    """
+
+    def __init__(self, record: Record, config: RunConfig, home: Path, *, may_exist: bool) -> None:
         self.record, self.config, self.home = record, config, home
         self.client: Any = None
         self.run_id = ""
+        self._may_exist = may_exist
         self._epochs: set[int] = set()  # that the store has already
+        self._uploaded: dict[Path, int] = {}  # files, and when they were written, nanoseconds
 
     def open(self) -> None:
         """Finds the run or creates it, with parameters and tags."""
@@ -191,11 +202,11 @@ class _Run:
         self.run_id = found or self._create(experiment)
         if found:  # an epoch that was trained again has another time, and would be doubled
             self._epochs = {metric.step for metric in self.client.get_metric_history(found, EVERY_EPOCH)}
-        with contextlib.suppress(Exception):  # of an earlier attempt, if there is one
-            self.client.delete_tag(self.run_id, "error")
         self.record.write(mlflow=self.record.mlflow.model_copy(update={"run_id": self.run_id, "synced": False}))
         self.client.update_run(self.run_id, status="RUNNING")
         kept = self.client.get_run(self.run_id).data
+        if "error" in kept.tags:  # of an earlier attempt
+            self.client.delete_tag(self.run_id, "error")
         wanted = captions.parameters(self.config, self.record.varied)
         # Parameters are written once: a resumed run may have other threads.
         parameters = [Param(key, value) for key, value in wanted.items() if key not in kept.params]
@@ -206,14 +217,12 @@ class _Run:
 
     def _existing(self, experiment: str) -> str | None:
         if self.record.mlflow.run_id is None:
-            return self._unnoted(experiment) if self.record.lease > 1 else None
-        with contextlib.suppress(Exception):  # another store, or deleted there: it gets a new run
-            run = self.client.get_run(self.record.mlflow.run_id)
-            return str(run.info.run_id) if run.info.lifecycle_stage == "active" else None
-        return None
+            may_exist, self._may_exist = self._may_exist, True
+            return self._unnoted(experiment) if may_exist else None
+        return find_by_id(self.client, self.record.mlflow.run_id)
 
     def _unnoted(self, experiment: str) -> str | None:
-        """The run that an earlier process created, and was killed before it could note its id."""
+        """The run that an earlier attempt created, and could not note its id."""
         found = find_run(self.client, experiment, "run_directory", self.record.directory)
         return found.info.run_id if found and found.info.start_time == self._started else None
 
@@ -222,23 +231,32 @@ class _Run:
         return int(self.record.started_at.timestamp() * 1000)
 
     def _create(self, experiment: str) -> str:
-        run = self.client.create_run(
-            experiment,
-            start_time=self._started,
-            run_name=captions.run_name(self.record),
-            tags=captions.first_tags(self.record) | {"run_directory": str(self.record.directory)},
-        )
+        with once():
+            run = self.client.create_run(
+                experiment,
+                start_time=self._started,
+                run_name=captions.run_name(self.record),
+                tags=captions.first_tags(self.record) | {"run_directory": str(self.record.directory)},
+            )
         return str(run.info.run_id)
 
-    def log_epoch(self, row: EpochRow, elapsed_seconds: float) -> None:
-        """All numbers of one epoch in one batch, at a time that follows from the history alone."""
+    def log_epochs(self, epochs: Sequence[Epoch]) -> None:
+        """All numbers of each epoch in one call, many epochs in one where many wait.
+
+        Each has a time that follows from the history alone.
+        """
         from mlflow.entities import Metric
 
-        if row.epoch in self._epochs:
-            return
-        at = int((self.record.started_at + timedelta(seconds=elapsed_seconds)).timestamp() * 1000)
-        values = captions.epoch_metrics(row)
-        self.client.log_batch(self.run_id, metrics=[Metric(k, v, at, row.epoch) for k, v in values.items()])
+        waiting: dict[int, list[Any]] = {}
+        for row, elapsed_seconds in epochs:
+            if row.epoch not in self._epochs:
+                at = int((self.record.started_at + timedelta(seconds=elapsed_seconds)).timestamp() * 1000)
+                waiting[row.epoch] = [Metric(k, v, at, row.epoch) for k, v in captions.epoch_metrics(row).items()]
+        while waiting:
+            together = max(1, MOST_METRICS // max(map(len, waiting.values())))
+            numbers = list(waiting)[:together]
+            self.client.log_batch(self.run_id, metrics=[metric for number in numbers for metric in waiting.pop(number)])
+            self._epochs.update(numbers)
 
     def close(self) -> None:
         """Everything that the directory holds, the final metrics, and the end of the run."""
@@ -259,16 +277,23 @@ class _Run:
         )
         self._log_dataset()
         self.log_model()
-        self._log_artifacts()
+        self.log_files()
         self.client.set_terminated(self.run_id, status=STATUS[record.state], end_time=at)
 
-    def _log_artifacts(self) -> None:
+    def log_files(self) -> None:
+        """The files that are there, but for those that have been uploaded and not changed since."""
+        directory = self.record.directory
+        for folder in FOLDERS:
+            for path in sorted((directory / folder).glob("*")):
+                self._upload(path, folder.lstrip("."))
         for name in FILES:
-            if (self.record.directory / name).exists():
-                self.client.log_artifact(self.run_id, str(self.record.directory / name))
-        for name in (files.FIGURES, files.HYDRA):
-            if (self.record.directory / name).is_dir():
-                self.client.log_artifacts(self.run_id, str(self.record.directory / name), name.lstrip("."))
+            self._upload(directory / name)
+
+    def _upload(self, path: Path, folder: str | None = None) -> None:
+        if not path.is_file() or self._uploaded.get(path) == (written := path.stat().st_mtime_ns):
+            return
+        self.client.log_artifact(self.run_id, str(path), folder)
+        self._uploaded[path] = written
 
     def _log_dataset(self) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -294,53 +319,6 @@ class _Run:
         tracking_model.log_model(self.client, run, path)
 
 
-class Mirror:
-    """Mirrors a run while it trains, from a thread of its own: a slow, locked or dead store never stops a training."""
-
-    def __init__(self, record: Record, config: RunConfig, home: Path) -> None:
-        self._run = _Run(record, config, home)
-        self._elapsed = 0.0
-        self._error: str | None = None
-        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._work, daemon=True, name="mlflow-mirror")
-        self._thread.start()
-        self._tasks.put(self._run.open)
-
-    def log_epoch(self, row: EpochRow) -> None:
-        """Hands one epoch to the thread."""
-        self._elapsed += _seconds(row)
-        elapsed = self._elapsed
-        self._tasks.put(lambda: self._run.log_epoch(row, elapsed))
-
-    def log_model(self) -> None:
-        """Hands the saved model to the thread."""
-        self._tasks.put(self._run.log_model)
-
-    def close(self, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
-        """Mirrors the rest, waits for the thread, and writes into the record whether the mirror is complete."""
-        self._tasks.put(self._run.close)
-        self._tasks.put(None)
-        self._thread.join(patience_seconds)
-        if self._thread.is_alive():
-            self._error = f"the store did not answer within {patience_seconds:.0f} s"
-        record = self._run.record
-        record.write(mlflow=record.mlflow.model_copy(update={"synced": not self._error, "error": self._error}))
-        if self._error:
-            log.warning("MLflow mirror incomplete (%s); the run itself is whole.", self._error)
-            log.warning("Mirror it later: python -m experiments.sync %s", record.name)
-
-    def _work(self) -> None:
-        while (task := self._tasks.get()) is not None:
-            if self._error:
-                continue
-            lease.check()  # whoever took over mirrors the run now
-            try:
-                task()
-            except Exception as error:
-                log.debug("mirroring failed", exc_info=True)
-                self._error = first_line(error)
-
-
 def start_mirror(record: Record, config: RunConfig, home: Path) -> Mirror | None:
     """The mirror of a run that is starting; None where tracking is `none`.
 
@@ -349,7 +327,9 @@ def start_mirror(record: Record, config: RunConfig, home: Path) -> Mirror | None
         config: of the run; says which experiment it enters.
         home: folder of MLflow's store; not used where `$MLFLOW_TRACKING_URI` is set.
     """
-    return Mirror(record, config, home) if isinstance(config.tracking, MLflowTracking) else None
+    if not isinstance(config.tracking, MLflowTracking):
+        return None
+    return Mirror(_Run(record, config, home, may_exist=record.lease > 1))
 
 
 def synchronise(record: Record, config: RunConfig, home: Path) -> str:
@@ -373,17 +353,15 @@ def synchronise(record: Record, config: RunConfig, home: Path) -> str:
 
 
 def _synchronise(record: Record, config: RunConfig, home: Path) -> str:
-    run = _Run(record, config, home)
+    run = _Run(record, config, home, may_exist=True)
     try:
         record.write()
     except OSError as error:  # a run that cannot tell where its mirror is would be mirrored again and again
         raise TrackingError(f"{record.name}: not mirrored; its record cannot be written ({error.strerror})") from None
     try:
         run.open()
-        elapsed = 0.0
-        for row in record.rows:
-            elapsed += _seconds(row)
-            run.log_epoch(row, elapsed)
+        rows = record.rows
+        run.log_epochs([Epoch(row, at) for row, at in zip(rows, accumulate(map(seconds_of, rows)), strict=True)])
         run.close()
     except Exception as error:
         record.write(mlflow=record.mlflow.model_copy(update={"synced": False, "error": without_login(str(error))}))
@@ -392,28 +370,38 @@ def _synchronise(record: Record, config: RunConfig, home: Path) -> str:
     return run.run_id
 
 
+def find_by_id(client: Any, run_id: str) -> str | None:
+    """The id of a run, where the store has it; None where it is another store, or the run was deleted there.
+
+    Raises:
+        Exception: MLflow's own, of any kind: the store does not answer.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in GONE:
+            return None
+        raise
+    return str(run.info.run_id) if run.info.lifecycle_stage == "active" else None
+
+
 def find_run(client: Any, experiment: str, tag: str, directory: Path) -> Any | None:
-    """The newest run with a directory as its tag; None where there is none, or the store does not answer.
+    """The newest run with a directory as its tag; None where there is none, or the directory has both kinds of quotes.
 
     Args:
         client: see `connect`.
         experiment: its id.
         tag: `run_directory` or `sweep_directory`.
         directory: the tag's value.
+
+    Raises:
+        Exception: MLflow's own, of any kind: the store does not answer.
     """
-    quote = '"' if "'" in str(directory) else "'"
-    with contextlib.suppress(Exception):  # it has both kinds of quotes in its name
-        found = client.search_runs([experiment], f"tags.{tag} = {quote}{directory}{quote}", max_results=1)
-        return found[0] if found else None
-    return None
-
-
-def _seconds(row: EpochRow) -> float:
-    """0 where an older history does not tell."""
-    return 0.0 if "seconds" in row.unknown else row.seconds
-
-
-def first_line(error: Exception) -> str:
-    """An error in one line, without a login that it names."""
-    lines = without_login(str(error)).splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    quotes = [quote for quote in "'\"" if quote not in str(directory)]
+    if not quotes:
+        return None
+    condition = f"tags.{tag} = {quotes[0]}{directory}{quotes[0]}"
+    found = client.search_runs([experiment], condition, max_results=1)
+    return found[0] if found else None

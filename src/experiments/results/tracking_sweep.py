@@ -12,7 +12,8 @@ from experiments.config import RunConfig
 from experiments.ingredients.execution import MLflowTracking
 from experiments.results import captions, files
 from experiments.results.records import Record
-from experiments.results.tracking import connect, find_run, first_line, prepare_store
+from experiments.results.tracking import connect, find_by_id, find_run, prepare_store
+from experiments.results.tracking_mirror import first_line, once
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,10 @@ def open_sweep(
         client = connect(home)
         if run_id is None and not is_new and (unnoted := find_run(client, experiment, "sweep_directory", directory)):
             run_id = unnoted.info.run_id
-        if not (run_id and _is_active(client, run_id)):  # another store, or deleted there: it gets a new run
+        if not (run_id and find_by_id(client, run_id)):  # another store, or deleted there: it gets a new run
             tags = {"kind": "sweep", "sweep_directory": str(directory)}
-            run_id = client.create_run(experiment, run_name=directory.name, tags=tags).info.run_id
+            with once():
+                run_id = client.create_run(experiment, run_name=directory.name, tags=tags).info.run_id
         client.update_run(run_id, status="RUNNING")
         client.set_tag(run_id, "sweep_directory", str(directory))
         _offer_view(client, experiment, directory.name, varied)
@@ -49,13 +51,6 @@ def open_sweep(
     except Exception as error:
         log.warning("MLflow cannot be reached (%s); the sweep runs without it", first_line(error))
         return None
-
-
-def _is_active(client: Any, run_id: str) -> bool:
-    try:
-        return bool(client.get_run(run_id).info.lifecycle_stage == "active")
-    except Exception:
-        return False
 
 
 def _offer_view(client: Any, experiment: str, sweep: str, varied: Sequence[str]) -> None:

@@ -78,6 +78,14 @@ class Executor(Protocol):
 
     slots: int  # how many runs may be in flight at a time
 
+    def open(self) -> None:
+        """Gets ready, before anything of the sweep is written.
+
+        Raises:
+            InputError: it cannot carry out what is asked.
+        """
+        ...
+
     def submit(self, run: Run, output: Path) -> Handle:
         """Starts a run; what it prints goes to the end of the file `output`.
 

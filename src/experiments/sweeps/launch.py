@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,9 @@ from experiments.sweeps import failures, finalize, preflight, tables
 from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
-from experiments.sweeps.executor import LastingExecutor, Run
+from experiments.sweeps.executor import Executor, LastingExecutor, Run
 from experiments.sweeps.executors import processes
-from experiments.sweeps.executors.choice import check_resources, make_executor, share_again, waits
+from experiments.sweeps.executors.choice import make_executor, share_again, waits
 from experiments.sweeps.executors.devices import use_gpus
 from experiments.sweeps.followups import Followups
 from experiments.sweeps.jobs import Job, Plan
@@ -126,8 +126,9 @@ def _show(sweep: Sweep, strategy: Strategy) -> int:
     presenter = present(strategy, sweep)
     todo = _todo(sweep, strategy)
     if todo:
-        check_resources(sweep.plan)
         processes.start_server()
+        with closing(make_executor(sweep)) as executor:
+            executor.open()
         preflight.check(sweep.plan, todo)
     first, *others = presenter.announce()
     say(f"{sweep.place.name}: {first}; {presenter.forecast()}", *others)
@@ -152,31 +153,38 @@ def _carry_out(
         presenter.begin()
     if not todo and finalize.is_closed(sweep):
         return finalize.tell(sweep, presenter, finalize.answer_again(sweep), asked=0)
-    if todo:
-        check_room(sweep.home)
-        check_resources(plan)
-        processes.start_server()
-        with _waiting(sweep):
-            preflight.check(plan, todo)
-            _prepare_store(sweep)  # not before: a mistake leaves nothing behind
-    freeze(plan, place)
-    tidy(sweep.statuses, place)
-    failures.gather_leftovers(plan.jobs, place)
-    if place.is_new:
-        presenter.begin()
-    sweep = replace(sweep, parent=finalize.open_parent(sweep))
-    return _work(sweep, strategy, presenter, partial(_run_of, sweep, hydra), presenter.progress(on_change))
+    with closing(make_executor(sweep)) as executor:
+        if todo:
+            _get_ready(sweep, todo, executor)
+        freeze(plan, place)
+        tidy(sweep.statuses, place)
+        failures.gather_leftovers(plan.jobs, place)
+        if place.is_new:
+            presenter.begin()
+        sweep = replace(sweep, parent=finalize.open_parent(sweep))
+        run_of = partial(_run_of, sweep, hydra)
+        return _work(sweep, strategy, executor, presenter, run_of, presenter.progress(on_change))
+
+
+def _get_ready(sweep: Sweep, todo: Sequence[Status], executor: Executor) -> None:
+    """Whatever can be found to be wrong is found here, before anything of the sweep is written."""
+    check_room(sweep.home)
+    processes.start_server()
+    with _waiting(sweep):
+        executor.open()
+        preflight.check(sweep.plan, todo)
+        _prepare_store(sweep)  # not before: a mistake leaves nothing behind
 
 
 def _work(
     sweep: Sweep,
     strategy: Strategy,
+    executor: Executor,
     presenter: Presenter,
     prepare: Callable[[Status, Step], Run],
     progress: Progress,
 ) -> int:
     """Runs what is left, and ends the sweep; returns the exit code."""
-    executor = make_executor(sweep)
     scheduler = Scheduler(
         sweep,
         strategy,

@@ -1,7 +1,8 @@
 """What runs in a job's process, wherever that is.
 
 `python -m experiments.sweeps.worker FILE` carries out one run that `write_run` has written, for executors that start
-processes of their own and follow the run directory.
+processes of their own and follow the run directory. A second argument is the id of the process that starts it, with
+which it ends.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from experiments.config import RunConfig, validate
 from experiments.errors import BusyError, ExperimentsError, InputError
 from experiments.recording import Origin
 from experiments.results import files, own_code
+from experiments.results.process import end_with
 from experiments.sweeps import locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Run
 
@@ -103,6 +105,8 @@ def read_run(path: Path) -> Run:
 def main(arguments: list[str]) -> int:
     """Carries out the run that a file describes; returns the exit code: 0 done, 75 start it again, 1 failed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if len(arguments) > 1:
+        end_with(int(arguments[1]))
     codes: list[int] = []
 
     def tell(event: Event) -> None:

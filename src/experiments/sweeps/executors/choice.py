@@ -9,10 +9,11 @@ from collections.abc import Sequence
 
 import psutil
 
-from experiments.ingredients.execution import SlurmSweep
+from experiments.ingredients.execution import RaySweep, SlurmSweep
 from experiments.sweeps.executor import Executor
-from experiments.sweeps.executors import cores, slurm_resources
+from experiments.sweeps.executors import cores, ray_resources, slurm_resources
 from experiments.sweeps.executors.local import LocalExecutor
+from experiments.sweeps.executors.ray_cluster import RayExecutor
 from experiments.sweeps.executors.slurm import SlurmExecutor
 from experiments.sweeps.jobs import Plan
 from experiments.sweeps.sweep import Sweep
@@ -23,6 +24,8 @@ def make_executor(sweep: Sweep) -> Executor:
     plan = sweep.plan
     if isinstance(plan.execution, SlurmSweep):
         return SlurmExecutor(plan.execution, plan.key, sweep.place.path, len(plan.jobs))
+    if isinstance(plan.execution, RaySweep):
+        return RayExecutor(plan.execution, threads=plan.threads, home=sweep.home)
     return LocalExecutor(plan.workers, plan.gpus)
 
 
@@ -34,12 +37,14 @@ def share_resources(plan: Plan) -> Plan:
     """
     if isinstance(plan.execution, SlurmSweep):
         return slurm_resources.share(plan, plan.execution)
+    if isinstance(plan.execution, RaySweep):
+        return ray_resources.share(plan, plan.execution)
     return cores.share_cores(plan)
 
 
 def share_again(plan: Plan, threads: Sequence[int]) -> Plan:
     """The plan of a sweep that was begun before, with the threads that its jobs were begun with."""
-    if isinstance(plan.execution, SlurmSweep):
+    if isinstance(plan.execution, SlurmSweep | RaySweep):
         return cores.keep_threads(plan, threads)
     return cores.with_threads(plan, threads)
 
@@ -48,17 +53,9 @@ def memory_of_a_job(plan: Plan) -> int:
     """Bytes that a job may use: its part of what is free here, or of a node what the options say."""
     if isinstance(plan.execution, SlurmSweep):
         return slurm_resources.memory_bytes(plan.execution)
+    if isinstance(plan.execution, RaySweep):
+        return ray_resources.memory_bytes(plan.execution)
     return int(psutil.virtual_memory().available) // plan.workers
-
-
-def check_resources(plan: Plan) -> None:
-    """Asks whether what runs the jobs would take them; called before anything is written.
-
-    Raises:
-        InputError: it would not.
-    """
-    if isinstance(plan.execution, SlurmSweep):
-        slurm_resources.check(plan.execution)
 
 
 def unmet(sweep: Sweep) -> str:

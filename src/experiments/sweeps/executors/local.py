@@ -30,6 +30,9 @@ class LocalExecutor:
         self._stops: dict[Worker, int] = {}  # how often each was asked to stop
         self._killed: set[Worker] = set()
 
+    def open(self) -> None:
+        """Nothing: this machine is there, and `share_cores` has counted its cores."""
+
     def submit(self, run: Run, output: Path) -> Worker:
         """Starts a process for a run."""
         busy = Counter(self._gpu_of.values())

@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments.errors import InputError
 from experiments.ingredients.execution import SlurmSweep
 from experiments.sweeps.executor import Ended, Ending, Event, Moved, Run
-from experiments.sweeps.executors import slurm_commands
+from experiments.sweeps.executors import slurm_commands, slurm_resources
 from experiments.sweeps.executors.slurm_commands import Entry, SlurmError
 from experiments.sweeps.executors.slurm_script import arguments, script_text
 from experiments.sweeps.executors.slurm_task import Task
@@ -62,6 +62,16 @@ class SlurmExecutor:
         self._refused = ""
         self._next_submission = self._next_look = 0.0
         self._asked = time.monotonic()
+        self._longest = LONGEST_ARRAY
+        self._found = dict[Path, Entry]()
+
+    def open(self) -> None:
+        """Asks Slurm whether it has what the options name, and what an earlier planner has submitted.
+
+        Raises:
+            InputError: Slurm is not there, or refuses the jobs.
+        """
+        slurm_resources.check(self._options)
         self._longest = min(LONGEST_ARRAY, (slurm_commands.largest_array() or LONGEST_ARRAY + 1) - 1)
         self._found = dict(self._find())
 
