@@ -1,13 +1,13 @@
 """`python -m benchmarks [NAME ...]`: measures, prints, and writes results.md and the table in the README.
 
-Rows that are not measured now are kept where they come from the same machine and versions.
+Rows that are not measured now are kept, in a table for each machine and its versions.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from functools import partial
 
@@ -18,7 +18,11 @@ from benchmarks import (
     efficiency,
     memory,
     overhead,
+    pause,
+    race,
     resume,
+    search,
+    streaming,
     sweep,
     time_to_99,
     two_cores,
@@ -39,11 +43,16 @@ CLAIMS: dict[str, Callable[[], list[Row]]] = {
         checkpoint,
         augmentation,
         memory,
+        streaming,
         resume,
         comparison,
+        race,
+        search,
+        pause,
     )
 }
 RESULTS, README = HERE / "results.md", HERE.parent / "README.md"
+MACHINE = re.compile(r"On a CPU: (.*)\.")
 HEADER = "| what | ours | theirs | ratio | goal | n | measured | NAME |\n|---|---|---|---|---|---|---|---|"
 TABLE = re.compile(r"(?<=<!-- benchmarks -->\n).*?(?=<!-- end of benchmarks -->)", re.DOTALL)
 
@@ -57,31 +66,36 @@ def main(names: list[str]) -> int:
     if unknown := sorted(set(names) - set(CLAIMS)):
         raise InputError(f"{', '.join(unknown)}: no such benchmark; valid: {', '.join(CLAIMS)}")
     compose("dataset=mnist").dataset.load()  # says what is missing, at once
-    rows = earlier_rows()
+    tables = earlier_rows()
+    rows = tables.setdefault(machine(), {})
     for name in names or CLAIMS:
         print(f"{name}:", flush=True)
         for row in CLAIMS[name]():
             rows[row.claim] = f"{row} {date.today():%Y-%m-%d} | {name} |"
             print(f"  {row}", flush=True)
-        write("\n".join([HEADER, *rows.values()]) + "\n")
+        write(tables)
     return 0
 
 
-def earlier_rows() -> dict[str, str]:
-    """The rows of results.md by claim, where they were measured on this machine with these versions."""
-    text = RESULTS.read_text() if RESULTS.exists() else ""
-    if machine() not in text:
-        return {}
-    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]  # the first names the columns
-    return {row[2:].partition(" | ")[0]: row for row in rows}
+def earlier_rows() -> dict[str, dict[str, str]]:
+    """The rows of results.md by claim, for each machine and its versions."""
+    tables: dict[str, dict[str, str]] = {}
+    for line in RESULTS.read_text().splitlines() if RESULTS.exists() else ():
+        if found := MACHINE.fullmatch(line):
+            rows = tables.setdefault(found[1], {})
+        elif line.startswith("| ") and not HEADER.startswith(line):
+            rows[line[2:].partition(" | ")[0]] = line
+    return tables
 
 
-def write(table: str) -> None:
-    """Replaces results.md, and the same table in the README."""
-    text = (
-        f"On a CPU: {machine()}.\nMedians of n rounds; sides alternated; a ratio is the median of the rounds' ratios, "
-        f"from n = 5 on with their range.\n\n{table}"
+def write(tables: Mapping[str, Mapping[str, str]]) -> None:
+    """Replaces results.md, and the same tables in the README."""
+    told = (
+        "Medians of n rounds; sides alternated; a ratio is the median of the rounds' ratios, from n = 5 on with their "
+        "range.\n"
     )
+    parts = (f"On a CPU: {where}.\n\n{HEADER}\n" + "\n".join(rows.values()) + "\n" for where, rows in tables.items())
+    text = "\n".join([told, *parts])
     RESULTS.write_text(f"# Results of `make bench`\n\n{text}")
     README.write_text(TABLE.sub(lambda _: text, README.read_text()))
 
