@@ -37,7 +37,7 @@ class Seen(NamedTuple):
 
 def measure() -> list[Row]:
     """A decision, and races against grids on two cores."""
-    rows = [state(f"a decision at {LARGEST} configurations × {LARGEST} seeds", decisions(), " s", "≤ 0.1 s", digits=3)]
+    rows = [state(f"a decision at {LARGEST} configurations × {LARGEST} seeds", decisions(), " s", "≤ 0.1 s", digits=4)]
     with on(CORES):
         for count in FIELDS:
             rows += against_grid(count)
