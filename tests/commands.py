@@ -34,7 +34,7 @@ READ_LATER = {
 # Set by libraries while TensorFlow is imported and by this package for MLflow: in this process and in a command alike.
 SET_BY_ITSELF = {
     "ENABLE_RUNTIME_UPTIME_TELEMETRY", "GIT_PYTHON_REFRESH", "HDF5_PLUGIN_PATH", "HYDRA_FULL_ERROR",
-    "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "MLFLOW_HTTP_REQUEST_TIMEOUT",
+    "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "MLFLOW_HTTP_REQUEST_TIMEOUT",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "TF2_BEHAVIOR", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION",
 }  # fmt: skip
 PORTABLE = "training.determinism=portable"  # sets variables before it imports TensorFlow

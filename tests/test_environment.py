@@ -127,7 +127,7 @@ def test_all_that_numbers_are_made_with_takes_part() -> None:
         "results/lease_file.py": "tells which process owns a run",
         "results/states.py": "names",
         "results/environment.py": "tells what is there",
-        "results/tracking.py": "copies what was computed",
+        "results/tracking_mirror.py": "copies what was computed",
         "results/drawing.py": "draws what was computed",
         "results/test_images.py": "the same",
         "plain_yaml.py": "what it reads is in the config, which the run key covers",

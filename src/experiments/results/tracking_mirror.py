@@ -111,8 +111,8 @@ class Mirror:
                     self._do_next()
             self._error, self._wait = None, FIRST_WAIT_SECONDS
         except Exception as error:
-            log.debug("mirroring failed", exc_info=True)
             self._error = first_line(error)
+            log.debug("mirroring failed (%s)", self._error)  # its traceback would tell a login
             self._next_try = time.monotonic() + self._wait
             self._wait = min(2 * self._wait, LONGEST_WAIT_SECONDS)
 
