@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar, cast
 
@@ -11,6 +12,7 @@ from experiments.comparison import decisions
 from experiments.comparison.decisions import DECISIONS, Line, Revoked, Round, Rung, SearchSetting, Setting
 from experiments.errors import InputError
 from experiments.results import files, records
+from experiments.results.files import EpochRow
 from experiments.results.records import Record
 from experiments.results.states import RunState
 from experiments.sweeps.jobs import count
@@ -20,6 +22,7 @@ from experiments.sweeps.search_rungs import SearchRungs, halving_of
 from experiments.sweeps.status import JobState
 from experiments.sweeps.strategies.race import BROKEN
 from experiments.sweeps.strategy import Results, Seen
+from experiments.training.checkpoint import Checkpoints
 
 TOLERANCE = 1e-9  # of numbers that another version of NumPy or SciPy may round otherwise
 ENDED = (RunState.FINISHED, RunState.FAILED, RunState.DIVERGED)
@@ -231,4 +234,12 @@ def _seen(record: Record | None) -> Seen:
     if record is None:
         return Seen(JobState.WAITING)
     state = STATES[record.state] if record.state in ENDED else JobState.WAITING
-    return Seen(state, record.rows, record.metrics if state == JobState.DONE else {})
+    return Seen(state, _rows(record), record.metrics if state == JobState.DONE else {})
+
+
+def _rows(record: Record) -> Sequence[EpochRow]:
+    """Its epochs; a run that was killed may have one in its checkpoint that its history has not got yet."""
+    rows: Sequence[EpochRow] = record.rows
+    with suppress(InputError, OSError):
+        rows = max(rows, Checkpoints(record.directory / files.CHECKPOINT).rows(), key=len)
+    return rows
