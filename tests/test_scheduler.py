@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -179,6 +181,17 @@ def test_first_jobs_that_all_fail_alike_end_the_sweep(sweep: Callable[..., Sweep
     executor = Script(1, {n: [Ended(Ending.FAILED, "ValueError: no")] for n in range(5)})
     schedule(made, executor).work()
     assert states(made) == ["failed"] * 3 + ["waiting"] * 2
+
+
+def test_full_disk_is_told_though_nothing_runs_any_more(
+    sweep: Callable[..., Sweep], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = sweep("seed=0,1")
+    left = [10**9, 10**6]
+    monkeypatch.setattr("experiments.runner.shutil.disk_usage", lambda _: SimpleNamespace(free=left.pop(0)))
+    schedule(made, Script(1, {0: [finished(made, 0)]})).work()
+    assert states(made) == ["done", "waiting"]
+    assert re.search(r"^stopping \(.*: has 1 MB free; a run needs 50 MB\)$", caplog.messages[-1])
 
 
 def test_stop_is_passed_on_once_and_twice(sweep: Callable[..., Sweep]) -> None:

@@ -759,7 +759,7 @@ def test_full_disk_stops_the_sweep_which_goes_on_when_there_is_room(small_disk: 
     assert ended.code == 1
     assert ended.err == ""
     assert "No space left on device" in ended.out
-    assert re.search(r"^stopping \(.*: has \d+ MB free; a run needs 50 MB\)", ended.out, re.M)
+    assert re.search(r"^stopping \(.*: has \d+ MB free; a run needs 50 MB\)", ended.out, re.M), ended.out
     refused = run_sweep(small_disk, *overrides)
     assert refused.code == 2, refused.err
     filler.unlink()

@@ -74,6 +74,8 @@ class Scheduler:
             self._pause_what_is_dropped()
             self._end_what_takes_too_long()
             self._pass_the_stop_on()
+        if self._reason and not self._told:  # nothing is running any more that has to stop
+            self._pass_the_stop_on()
         self._followups.close()
 
     def ask(self) -> None:
