@@ -27,7 +27,7 @@ SplitSeed = Annotated[int, Field(ge=0, lt=2**32)]
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, height, width, channels) uint8, C-contiguous; labels (n,) int64 in [0, classes)."""
+    """Images (n, height, width, channels) uint8, C-contiguous or `Picked`; labels (n,) int64 in [0, classes)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -175,12 +175,14 @@ class DatasetOption(Option):
 
     def _part(self, arrays: Arrays, classes: int) -> tuple[Split, Split]:
         """The training and the validation images."""
+        from experiments.ingredients.picks import pick
+
         images, labels = arrays.x_train, arrays.y_train
         if arrays.x_val is not None and arrays.y_val is not None:
             self._require_no_choice()
             train, validation = Split(images, labels), Split(arrays.x_val, arrays.y_val)
         else:
-            train, validation = (Split(images[some], labels[some]) for some in self._choose(labels, classes))
+            train, validation = (Split(pick(images, some), labels[some]) for some in self._choose(labels, classes))
         kept = len(train.labels)
         if self.train_limit is not None and self.train_limit > kept:
             raise InputError(f"dataset.train_limit: must be at most {kept} here, received {self.train_limit}")

@@ -253,7 +253,7 @@ def _gatherer(images: NDArray[np.uint8]) -> Callable[[Any], Any]:
     Images in a memory-mapped file are then never in this process's own memory, but in the pages that all share.
     """
     if images.nbytes <= COPIED_BYTES:
-        tensor = tf.constant(images)
+        tensor = tf.constant(np.asarray(images))
         return lambda chosen: tf.gather(tensor, chosen)
 
     def gather(chosen: Any) -> Any:

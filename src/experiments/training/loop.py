@@ -77,7 +77,7 @@ class Trainer:
     def _predict_moved(self, images: NDArray[np.uint8], view: NDArray[np.float32]) -> NDArray[np.float32]:
         starts = range(0, len(images), PREDICT_BATCH)  # so that never all images are there twice
         fill = self.config.regularization.augmentation.fill
-        parts = (batches.move(images[i : i + PREDICT_BATCH], view, fill).numpy() for i in starts)
+        parts = (batches.move(_part(images, start), view, fill).numpy() for start in starts)
         return np.concatenate([self.predict(part) for part in parts])
 
     def weights_digest(self) -> str:
@@ -281,6 +281,11 @@ def predictor(model: Any) -> Predict:
 
     def predict(images: NDArray[np.uint8]) -> NDArray[np.float32]:
         starts = range(0, len(images), PREDICT_BATCH)
-        return np.concatenate([forward(images[i : i + PREDICT_BATCH]).numpy() for i in starts]).astype(np.float32)
+        return np.concatenate([forward(_part(images, start)).numpy() for start in starts]).astype(np.float32)
 
     return predict
+
+
+def _part(images: NDArray[np.uint8], start: int) -> NDArray[np.uint8]:
+    """A batch to predict, in memory."""
+    return np.asarray(images[start : start + PREDICT_BATCH])
