@@ -480,7 +480,7 @@ def test_answer_and_exact_cost(sweep: Sweep) -> None:
     answer, cost = sentences(sweep)
     assert answer == (
         "sgd. No other of the 3 is better by more than 0.06 points of validation accuracy, whatever the seeds (95% "
-        "for all claims together; 14 jobs of at most 15). Worse: rmsprop. Within 0.1 points: adam."
+        "for all claims together; 14 jobs of at most 15). Worse: rmsprop. Not shown to be worse: adam."
     )
     assert cost == (
         "14 jobs (12 counted, 1 begun ahead, 1 from other sweeps); 52 epochs and 0:26 of training here. 5 seeds each "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -43,3 +44,10 @@ def open_screen() -> Screen:
     """The console of standard output as it is now; wide where that is no terminal."""
     screen = Screen()
     return screen if screen.is_terminal or screen.is_jupyter else Screen(width=WIDE)
+
+
+def prose(text: str, console: Console) -> list[str]:
+    """The lines of a sentence, which break between words; one line where there is no terminal."""
+    if not console.is_terminal:
+        return [text]
+    return textwrap.wrap(text, console.width, break_long_words=False, break_on_hyphens=False)

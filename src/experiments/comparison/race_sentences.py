@@ -20,7 +20,7 @@ def answer(race: RaceResult) -> str:
     if last is None:
         seeds = len(race.setting.seeds)
         return f"The race is open: it decides from the third of at most {seeds} seeds on."
-    others = [*_worse(race), *_within(race, last), *_failed(race)]
+    others = [*_worse(race), *_left(race, last), *_failed(race)]
     return " ".join([_first(race, last), *others])
 
 
@@ -48,13 +48,12 @@ def _worse(race: RaceResult) -> list[str]:
     return [f"Worse: {names(worse, MOST_NAMES)}."] if worse else []
 
 
-def _within(race: RaceResult, last: Round) -> list[str]:
+def _left(race: RaceResult, last: Round) -> list[str]:
     near = race.labels(sorted(last.bounds, key=lambda c: -last.bounds[c]))
     if not near:
         return []
-    if last.verdict == "within":
-        return [f"Within {race.scale.margin(race.setting.margin)}: {names(near, MOST_NAMES)}."]
-    return [f"Still in: {names(near, MOST_NAMES)}."]
+    word = "Not shown to be worse" if last.verdict == "within" else "Still in"
+    return [f"{word}: {names(near, MOST_NAMES)}."]
 
 
 def _failed(race: RaceResult) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Literal
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from experiments.comparison.comparison import Comparison
 from experiments.comparison.formats import count
 from experiments.comparison.sentences import Sentence, headlines, sentences
 from experiments.comparison.table import Column, Table, table
+from experiments.console import prose
 
 UNBOUNDED = 10_000  # columns, to measure what a table would like to have
 MOST_ROWS = 30  # a screen; runs.csv and the report have all
@@ -46,14 +46,14 @@ def show(comparison: Comparison, console: Console, *, long: bool = False) -> Non
     hidden = max(0, len(ranked.rows) - room)
     left_out = [f"{count(hidden, 'more configuration')}"] if hidden else []
     left_out += [] if long else ["why, by how much: --long, or the report"]
-    for part in _wrap("; ".join(left_out), console) if left_out else []:
+    for part in prose("; ".join(left_out), console) if left_out else []:
         console.print(part, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def _wrapped(sentence: Sentence, console: Console, *, named: bool) -> list[Text]:
     """Lines that break between words; a line for each sentence where there is no terminal."""
     text = f"{sentence.topic}: {sentence.text}" if named else sentence.text
-    styled = [Text(line) for line in _wrap(text, console)]
+    styled = [Text(line) for line in prose(text, console)]
     if named:
         styled[0].stylize("bold", 0, len(sentence.topic) + 1)
         return [Text(""), *styled]
@@ -61,12 +61,6 @@ def _wrapped(sentence: Sentence, console: Console, *, named: bool) -> list[Text]
         for line in styled:
             line.stylize("bold")
     return styled
-
-
-def _wrap(text: str, console: Console) -> list[str]:
-    if not console.is_terminal:
-        return [text]
-    return textwrap.wrap(text, console.width, break_long_words=False, break_on_hyphens=False)
 
 
 def _show_table(ranked: Table, console: Console, rows: int) -> None:

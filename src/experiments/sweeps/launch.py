@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from experiments.console import open_screen
+from experiments.console import open_screen, prose
 from experiments.recording import Origin
 from experiments.results import files, own_code, tracking
 from experiments.runner import check_room
@@ -147,8 +147,9 @@ def _carry_out(
     plan, place, presenter = sweep.plan, sweep.place, present(strategy, sweep)
     todo = _todo(sweep, strategy)
     first, *others = presenter.announce()
-    for line in (f"{place.name}: {first}", *others):
-        log.info("%s", line)
+    for text in (f"{place.name}: {first}", *others):
+        for line in prose(text, sweep.console):
+            log.info("%s", line)
     if not place.is_new:
         presenter.begin()
     if not todo and finalize.is_closed(sweep):

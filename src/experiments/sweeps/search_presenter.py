@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from experiments.comparison.formats import count, names
 from experiments.comparison.settings import label
+from experiments.console import prose
 from experiments.sweeps.decision_log import DecisionLog
 from experiments.sweeps.presenter import OnChange
 from experiments.sweeps.progress import Progress
@@ -75,7 +76,9 @@ class SearchPresenter:
             best = names([self._label(job) for job in made.kept], MOST_NAMES)
             goal = "to the final" if made.rung == len(RUNGS) else f"on to {_part(made.rung)}"
             entered = len(made.results) + len(made.failed)
-            log.info("rung %d is decided: %d of %d go %s: %s", made.rung, len(made.kept), entered, goal, best)
+            told = f"rung {made.rung} is decided: {len(made.kept)} of {entered} go {goal}: {best}"
+            for line in prose(told, self._sweep.console):
+                log.info("%s", line)
 
     def progress(self, on_change: OnChange) -> Progress:
         """A row for each configuration."""
