@@ -13,6 +13,7 @@ import numpy as np
 
 from experiments.comparison.comparison import Comparison, compare
 from experiments.comparison.comparisons import Difference
+from experiments.comparison.course_exports import race_values, search_values
 from experiments.comparison.pairs import Pair
 from experiments.comparison.report import write
 from experiments.comparison.sentences import sentences
@@ -104,6 +105,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             for u in comparison.unfinished
         ],
         "pairs": [_pair(pair) for pair in comparison.matrix],
+        "race": comparison.race and race_values(comparison.race),
+        "search": comparison.search and search_values(comparison.search),
         "effects": [
             {"option": e.option, "best": e.best, "other": e.other, **_difference(e.difference, e.interval),
              "p_value": e.p_value, "settings": e.settings}
