@@ -35,7 +35,7 @@ READ_LATER = {
 SET_BY_ITSELF = {
     "ENABLE_RUNTIME_UPTIME_TELEMETRY", "GIT_PYTHON_REFRESH", "HDF5_PLUGIN_PATH", "HYDRA_FULL_ERROR",
     "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "MLFLOW_HTTP_REQUEST_TIMEOUT",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "TF2_BEHAVIOR", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MPLBACKEND", "TF2_BEHAVIOR", "TPU_ML_PLATFORM", "TPU_ML_PLATFORM_VERSION",
 }  # fmt: skip
 PORTABLE = "training.determinism=portable"  # sets variables before it imports TensorFlow
 _starting = threading.Lock()
@@ -166,9 +166,13 @@ def run(
 
 def can_be_forked(arguments: Sequence[str], variables: Mapping[str, str]) -> bool:
     """Whether a process that imports by itself would have imported the same as the server."""
+    return may_fork and not changed(variables) and PORTABLE not in arguments
+
+
+def changed(variables: Mapping[str, str]) -> list[str]:
+    """The variables that a process which imports by itself would not have as the server had them."""
     names = (variables.keys() | VARIABLES.keys()) - READ_LATER - SET_BY_ITSELF
-    same = all(variables.get(name) in (VARIABLES.get(name), SERVER_VARIABLES.get(name)) for name in names)
-    return may_fork and same and PORTABLE not in arguments
+    return [name for name in names if variables.get(name) not in (VARIABLES.get(name), SERVER_VARIABLES.get(name))]
 
 
 @cache

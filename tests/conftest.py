@@ -75,6 +75,13 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     return True
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_variable_is_left() -> Iterator[None]:
+    """What a test leaves in the environment would keep every command after it from being forked."""
+    yield
+    assert commands.changed(os.environ) == []
+
+
 @pytest.fixture(scope="session")
 def stores() -> None:
     """Stores of MLflow that are made in this process get copies of the first one's tables."""
