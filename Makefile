@@ -5,10 +5,10 @@ INSTALLED := .venv/.installed
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(patsubst %,-c %,$(wildcard constraints*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint ui bench
+.PHONY: help install run test test-clusters lint ui bench
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## make .venv with every package as pinned; EXTRAS=ray,server adds Ray and what an MLflow server needs
 	@$(if $(EXTRAS),$(INSTALL) -e '.[$(EXTRAS)]')
@@ -23,8 +23,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: $(INSTALLED)  ## the main job: a sweep over three optimizers (on MNIST where it can be had)
 	$(BIN)/python -m experiments.run -m optimizer=sgd,rmsprop,adam
 
-test: $(INSTALLED)  ## all tests
+test: $(INSTALLED)  ## all tests but those of clusters
 	$(BIN)/python -m pytest
+
+test-clusters: $(INSTALLED)  ## tests that start a Slurm, a Ray and a PostgreSQL server on this machine, where they are installed
+	$(BIN)/python -m pytest -m 'cluster and not exhaustive'
 
 lint: $(INSTALLED)  ## formatting, style and types
 	$(BIN)/ruff format --check .

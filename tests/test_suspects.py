@@ -142,7 +142,7 @@ def test_suspect_of_a_folder_has_the_name_of_its_file(
     named = {suspect.split.split()[0]: pictures / suspects.file_of(suspect) for suspect in found.suspects}
     assert sorted(named) == ["test", "validation"]
     for split, images in (("test", loaded.test), ("validation", loaded.validation)):
-        assert np.array_equal(np.asarray(Image.open(named[split])), images.images[0, ..., 0])
+        assert np.array_equal(np.asarray(Image.open(named[split])), images.images[0][..., 0])
         assert named[split].parent.name == loaded.class_names[images.labels[0]]
     assert (
         as_csv(found.suspects, ())

@@ -91,8 +91,7 @@ class Scheduler:
         while not self._stopping():
             busy = self._in_flight.jobs
             steps = [step for step in self._strategy.look(self._seen) if step.job not in busy]
-            now = time.monotonic()
-            ready = [step for step in steps if self._not_before.get(step.job, 0.0) <= now]
+            ready = [step for step in steps if self._not_before.get(step.job, 0.0) <= time.monotonic()]
             if self._in_flight.are_full or not ready:
                 break
             self._begin(ready[0])
@@ -202,9 +201,8 @@ class Scheduler:
         self._followups.job_ended(status, more_to_come=more)
 
     def _give_up_early(self) -> None:
-        sweep = self._sweep
-        if reason := failures.reason_to_stop(self._endings, sweep.place, fail_fast=sweep.plan.execution.fail_fast):
-            self._stop_because(reason)
+        fail_fast = self._sweep.plan.execution.fail_fast
+        self._stop_because(failures.reason_to_stop(self._endings, self._sweep.place, fail_fast=fail_fast))
 
     def _end_what_takes_too_long(self) -> None:
         limit = self._sweep.plan.execution.timeout_minutes

@@ -133,7 +133,7 @@ class Worker:
         """Has it print where it is, in every thread: for the log of a job that hangs."""
         with suppress(ProcessLookupError):
             os.kill(self.process.pid or 0, EXPLAIN)
-        connection.wait([self.connection], EXPLAIN_SECONDS)
+        connection.wait([self.process.sentinel], EXPLAIN_SECONDS)  # epochs that it tells meanwhile end no wait
 
     def leave(self, patience_seconds: float = LEAVE_SECONDS) -> str:
         """Waits until it is gone, ends it if need be, and says how it ended: `SIGKILL`, `exit code 1`."""
