@@ -32,10 +32,11 @@ from experiments.results import drawing, files, lookup, records
 from experiments.results import environment as surroundings
 from experiments.results.records import Predictions
 from experiments.results.verdict import judge
+from experiments.sweeps.archive import Archive
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import find_place, freeze
 from experiments.sweeps.planning import make_plan
-from experiments.sweeps.reuse import Archive, look_at
+from experiments.sweeps.reuse import look_at
 from experiments.upgrades import STEPS, FormatError, bring_up, newest
 
 pytestmark = pytest.mark.usefixtures("stores")

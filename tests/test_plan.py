@@ -25,6 +25,7 @@ from experiments.errors import InputError
 from experiments.results import environment, files, lookup, records
 from experiments.results.records import Process, Record
 from experiments.sweeps import directory, failures, finalize, planning
+from experiments.sweeps.archive import Archive
 from experiments.sweeps.composition import Composer
 from experiments.sweeps.directory import PLAN, Place, find_place, freeze, locked
 from experiments.sweeps.executors import cores as cores_module
@@ -34,7 +35,7 @@ from experiments.sweeps.jobs import Plan
 from experiments.sweeps.locks import held, holder
 from experiments.sweeps.planning import make_plan
 from experiments.sweeps.presenter import JobPresenter
-from experiments.sweeps.reuse import Archive, look_at, tidy
+from experiments.sweeps.reuse import look_at, tidy
 from experiments.sweeps.runtime_estimate import estimate_seconds
 from experiments.sweeps.status import Status
 from experiments.sweeps.sweep import Sweep
@@ -587,8 +588,8 @@ def test_archive_reads_what_was_written_since(planned: Planned, home: Path, monk
     place = begin(made, home)
     finished(made, place, 0)
     running = record_of(made, place, 1)
-    archive, load, read = Archive(home), records.load, []
-    monkeypatch.setattr(records, "load", lambda directory: read.append(directory.name) or load(directory))
+    archive, glance, read = Archive(home), records.glance, []
+    monkeypatch.setattr(records, "glance", lambda directory: read.append(directory.name) or glance(directory))
     finished(made, place, 2)
     running.write(state="finished")
     shutil.rmtree(place.path / "0")

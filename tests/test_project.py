@@ -25,7 +25,7 @@ from experiments.ingredients.registry import Epoch
 from experiments.results import environment as environment_module
 from experiments.results import files, own_code, own_metrics
 from experiments.results.causes import find_causes
-from experiments.sweeps.reuse import Archive
+from experiments.sweeps.archive import Archive
 from experiments.training import callbacks
 
 MODEL = """\

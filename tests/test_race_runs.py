@@ -135,7 +135,7 @@ def test_decided_race_runs_nothing_again(seen: Seen) -> None:
 @after(race_and_then_the_rest)
 def test_rest_of_a_race_equals_the_grid(seen: Seen, endings: dict[str, Ending[Any]]) -> None:
     rest = seen.ends[3]
-    assert (rest.code, rest.err) == (0, "")
+    assert (rest.code, rest.err) == (0, ""), rest.out
     assert sweep_of(rest) == seen.sweep
     jobs = jobs_of(seen.sweep)
     assert [job.state for job in jobs] == ["finished"] * 8

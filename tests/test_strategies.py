@@ -17,12 +17,12 @@ from experiments.sweeps.strategy import Seen, Step
 
 def test_grid_runs_what_is_left_to_its_end_in_order() -> None:
     states = (JobState.DONE, JobState.WAITING, JobState.DIVERGED, JobState.PAUSED, JobState.WAITING)
-    assert Grid().look([Seen(state) for state in states]) == [Step(1), Step(3), Step(4)]
+    assert list(Grid().look([Seen(state) for state in states])) == [Step(1), Step(3), Step(4)]
 
 
 @pytest.mark.parametrize("state", sorted({*JobState} - {JobState.WAITING, JobState.PAUSED}))
 def test_grid_asks_for_nothing_where_all_have_ended(state: JobState) -> None:
-    assert Grid().look([Seen(state)] * 3) == []
+    assert list(Grid().look([Seen(state)] * 3)) == []
 
 
 # Races.

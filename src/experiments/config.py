@@ -55,9 +55,6 @@ class RunConfig(Option):
         Knobs added later are left out where they change nothing (`AsBefore`), so that older run keys stay true. A
         regularization's name is only the label of a preset: what stands here follows from the values.
         """
-        return self._identity(self.regularization.label)
-
-    def _identity(self, regularization: str) -> dict[str, Any]:
         values = self.model_dump(
             exclude={
                 "tracking": True,
@@ -66,7 +63,7 @@ class RunConfig(Option):
                 "dataset": {"path", "sealed"},
             }
         )
-        values["regularization"]["name"] = regularization
+        values["regularization"]["name"] = self.regularization.label
         return leave_out(type(self), values)
 
     def former_identities(self) -> Iterator[dict[str, Any]]:
@@ -74,13 +71,13 @@ class RunConfig(Option):
 
         The label was the preset's name, whatever its values; before that, augmentation had fewer knobs.
         """
+        mine = self.identity()
+        augmentation = mine["regularization"]["augmentation"]
         for later in LATER_KNOBS:
+            kept = {name: value for name, value in augmentation.items() if (name, value) not in later.items()}
             for label in dict.fromkeys((self.regularization.label, self.regularization.name)):
-                values = self._identity(label)
-                augmentation = values["regularization"]["augmentation"]
-                kept = {name: value for name, value in augmentation.items() if (name, value) not in later.items()}
-                values["regularization"]["augmentation"] = kept
-                if len(kept) + len(later) == len(augmentation) and values != self.identity():
+                values = {**mine, "regularization": {**mine["regularization"], "name": label, "augmentation": kept}}
+                if len(kept) + len(later) == len(augmentation) and values != mine:
                     yield values
 
     def with_threads(self, threads: int) -> RunConfig:

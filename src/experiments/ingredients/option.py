@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,14 +58,23 @@ def fill_in(option: type[Option], values: Mapping[str, Any]) -> dict[str, Any]:
 
 def leave_out(option: type[Option], values: Mapping[str, Any]) -> dict[str, Any]:
     """The dumped values of an option without those that mean "as before"."""
-    kept = {}
+    kept, fields, as_before = {}, option.model_fields, _as_before(option)
     for name, value in values.items():
-        field = option.model_fields.get(name)
-        marker = _marker(field) if field else None
-        if field and marker and not marker.keyed and value == _inside(field.annotation, marker.value, fill_in):
+        if name in as_before and value == as_before[name]:
             continue
-        kept[name] = _inside(field.annotation, value, leave_out) if field else value
+        kept[name] = _inside(fields[name].annotation, value, leave_out) if name in fields else value
     return kept
+
+
+@cache
+def _as_before(option: type[Option]) -> dict[str, Any]:
+    """The values that `leave_out` leaves out, by the names of their knobs."""
+    marked = {name: (field, _marker(field)) for name, field in option.model_fields.items()}
+    return {
+        name: _inside(field.annotation, marker.value, fill_in)
+        for name, (field, marker) in marked.items()
+        if marker and not marker.keyed
+    }
 
 
 def _marker(field: FieldInfo) -> AsBefore | None:
@@ -75,11 +85,16 @@ def _inside(annotation: Any, value: Any, change: Callable[[type[Option], Mapping
     """`value` with `change` done to each option in it; what fits no option is left to the validation."""
     if isinstance(value, list | tuple):
         return type(value)(_inside(annotation, item, change) for item in value)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return value
-    members = list(options_in(annotation))
+    members = _members(annotation)
     chosen = [m for m in members if value.get("name") in names_of(m)] if len(members) > 1 else members
     return change(chosen[0], value) if chosen else value
+
+
+@cache
+def _members(annotation: Any) -> tuple[type[Option], ...]:
+    return tuple(options_in(annotation))
 
 
 def options_in(annotation: Any) -> Iterator[type[Option]]:
@@ -91,6 +106,7 @@ def options_in(annotation: Any) -> Iterator[type[Option]]:
             yield from options_in(part)
 
 
+@cache
 def names_of(option: type[Option]) -> tuple[Any, ...]:
     """The names that choose an option in its group."""
     field = option.model_fields.get("name")

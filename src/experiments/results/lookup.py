@@ -9,7 +9,7 @@ from pathlib import Path
 from experiments.bounded import exists
 from experiments.errors import InputError
 from experiments.results.files import RECORD, SWEEP_NOTE
-from experiments.results.records import Record, load
+from experiments.results.records import Record, glance, load
 from experiments.results.states import RunState
 
 SHORTEST_PREFIX = 4  # characters of a name or an id that mean a run: fewer would soon mean several
@@ -75,7 +75,12 @@ def _readable(home: Path) -> Iterator[Record]:
 
 def unmirrored(home: Path) -> list[Record]:
     """The runs that have ended and whose mirror in MLflow is not complete."""
-    return [record for record in _readable(home) if record.state != RunState.RUNNING and not record.mlflow.synced]
+    found = list[Record]()
+    for directory in run_directories(home):
+        with suppress(InputError):
+            if not glance(directory).is_mirrored and (record := load(directory)).state != RunState.RUNNING:
+                found.append(record)
+    return [record for record in found if not record.mlflow.synced]
 
 
 def newest_sweep(home: Path) -> list[Record]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -267,6 +267,30 @@ def load(directory: Path | str) -> Record:
     return record
 
 
+class Glance(NamedTuple):
+    """What is read of a record without validation."""
+
+    run_key: str
+    state: str
+    sources_digest: str | None
+    is_mirrored: bool
+
+
+def glance(directory: Path) -> Glance:
+    """What a record tells of its run, without a look at what else is there: for thousands of runs.
+
+    Raises:
+        InputError: there is no record, or it does not tell them.
+    """
+    path = directory / RECORD
+    values = read_json(path, RECORD_BYTES)
+    if not isinstance(values, dict) or not isinstance(key := values.get("run_key"), str):
+        raise InputError(f"{path}: is damaged or not a record of a run")
+    mlflow = values.get("mlflow")
+    mirrored = isinstance(mlflow, dict) and mlflow.get("synced") is True
+    return Glance(key, str(values.get("state")), values.get("sources_digest"), mirrored)
+
+
 def refuse_running(record: Record) -> None:
     """Leaves a run to the process that works on it.
 
@@ -327,8 +351,15 @@ def _was_touched(record: Record) -> bool:
 
 def _refuse_ways_out(directory: Path) -> None:
     """Refuses links to the outside: what is read, mirrored or written here would be somebody else's."""
-    inside = os.path.realpath(directory) + os.sep
-    for folder, folders, files in os.walk(directory):
-        for path in (os.path.join(folder, name) for name in (*folders, *files)):
-            if os.path.islink(path) and not os.path.realpath(path).startswith(inside):
-                raise InputError(f"{path}: leads out of the run directory; a run holds its own files")
+    for path in _links(directory):
+        if not os.path.realpath(path).startswith(os.path.realpath(directory) + os.sep):
+            raise InputError(f"{path}: leads out of the run directory; a run holds its own files")
+
+
+def _links(directory: str | Path) -> Iterator[str]:
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield entry.path
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _links(entry.path)

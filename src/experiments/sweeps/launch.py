@@ -20,6 +20,7 @@ from experiments.results import files, own_code, tracking
 from experiments.runner import check_room
 from experiments.screen import say, write_nowhere
 from experiments.sweeps import failures, finalize, preflight, tables
+from experiments.sweeps.archive import Archive
 from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Compose, Composer
 from experiments.sweeps.directory import find_place, freeze, locked
@@ -32,7 +33,7 @@ from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.planning import make_plan
 from experiments.sweeps.presenter import Presenter
 from experiments.sweeps.progress import Progress
-from experiments.sweeps.reuse import Archive, look_at, read_rows, tidy
+from experiments.sweeps.reuse import look_at, read_rows, tidy
 from experiments.sweeps.scheduler import Scheduler
 from experiments.sweeps.searches import final_overrides
 from experiments.sweeps.status import JobState, Status
@@ -115,7 +116,7 @@ def _prepare(plan: Plan, home: Path) -> Sweep:
     if place.threads:
         plan = share_again(plan, place.threads)
     reuse = plan.execution.reuse
-    archive = None if reuse == "never" else Archive(home, any_code=reuse == "loose")
+    archive = None if reuse == "never" else Archive(home, any_code=reuse == "loose", own=place.path)
     statuses = look_at(plan, place, archive)
     if plan.ranges:
         read_rows(statuses, place)
@@ -138,7 +139,8 @@ def _show(sweep: Sweep, strategy: Strategy) -> int:
 
 def _todo(sweep: Sweep, strategy: Strategy) -> list[Status]:
     """The jobs that are left; none where the strategy wants none of them."""
-    return sweep.todo if strategy.look([seen_of(status) for status in sweep.statuses]) else []
+    wanted = any(True for _ in strategy.look([seen_of(status) for status in sweep.statuses]))
+    return sweep.todo if wanted else []
 
 
 def _carry_out(

@@ -6,13 +6,12 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
-from experiments.config import former_run_keys
 from experiments.errors import InputError
-from experiments.results import environment, files, lookup, own_code, records
+from experiments.results import files, records
 from experiments.results.records import Record
 from experiments.results.states import RunState
+from experiments.sweeps.archive import Archive
 from experiments.sweeps.directory import Place, set_aside
 from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.status import JobState, Status
@@ -30,53 +29,6 @@ STATES = {
 }
 # A diverged job is a result: the same seed would diverge at the same epoch again.
 RESULTS = (JobState.DONE, JobState.DIVERGED)
-
-
-class Archive:
-    """The finished runs under a home, by their key: what need not be trained again.
-
-    `any_code` accepts runs of another code and other versions too.
-    """
-
-    def __init__(self, home: Path, *, any_code: bool = False) -> None:
-        self._home, self._any_code = home, any_code
-        self._seen: dict[Path, tuple[int, Record | None]] = {}
-        self.reread()
-
-    def _read(self, directory: Path) -> tuple[int, Record | None]:
-        """When a record was written, and the record if it is accepted."""
-        written, record = 0, None
-        with suppress(OSError, InputError):  # a damaged one is named when its own sweep looks at it
-            written = (directory / files.RECORD).stat().st_mtime_ns
-            if (known := self._seen.get(directory)) and known[0] == written:
-                return known
-            record = records.load(directory)
-        return written, record if record and self.accepts(record) else None
-
-    def accepts(self, record: Record) -> bool:
-        """Whether a run has finished, with the code and the versions of today."""
-        if record.state != RunState.FINISHED or self._any_code:
-            return record.state == RunState.FINISHED
-        return record.versions == environment.versions() and _has_todays_code(record)
-
-    def find(self, job: Job) -> Record | None:
-        """A finished run of the same key, code and versions."""
-        keys = (job.run_key, *former_run_keys(job.config, job.dataset_digest))
-        return next((self._finished[key] for key in keys if key in self._finished), None)
-
-    def reread(self) -> None:
-        """Reads what was written since the last look: another sweep may have finished a job meanwhile."""
-        self._seen = {directory: self._read(directory) for directory in lookup.run_directories(self._home)}
-        self._finished = {record.run_key: record for _, record in self._seen.values() if record}
-
-
-def _has_todays_code(record: Record) -> bool:
-    """By the sources that make numbers; an older record has only the digest of the whole package."""
-    if record.own_code_digest is not None and record.own_code_digest != own_code.digest_of(record.config):
-        return False
-    if record.sources_digest is None:
-        return record.code_digest == environment.code_digest()
-    return record.sources_digest == environment.sources_digest()
 
 
 def look_at(plan: Plan, place: Place, archive: Archive | None) -> list[Status]:

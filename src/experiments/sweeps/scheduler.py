@@ -18,7 +18,7 @@ from experiments.sweeps.followups import Followups
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import take
 from experiments.sweeps.status import JobState, Status
-from experiments.sweeps.strategy import Step, Strategy, seen_of
+from experiments.sweeps.strategy import Step, Strategy, first_to_start, seen_of
 from experiments.sweeps.sweep import Sweep
 
 log = logging.getLogger(__name__)
@@ -87,15 +87,14 @@ class Scheduler:
 
     def _fill_slots(self) -> bool:
         """Starts what may start now; returns whether anything is left to start, now or later."""
-        steps: Sequence[Step] = ()
+        left = False
         while not self._stopping():
-            busy = self._in_flight.jobs
-            steps = [step for step in self._strategy.look(self._seen) if step.job not in busy]
-            ready = [step for step in steps if self._not_before.get(step.job, 0.0) <= time.monotonic()]
-            if self._in_flight.are_full or not ready:
+            steps = self._strategy.look(self._seen)
+            step, left = first_to_start(steps, self._in_flight.jobs, self._not_before)
+            if self._in_flight.are_full or not step:
                 break
-            self._begin(ready[0])
-        return bool(steps) and not self._stopping()
+            self._begin(step)
+        return left and not self._stopping()
 
     def _begin(self, step: Step) -> None:
         """Starts a step, unless another sweep is training or has finished the same run."""
@@ -197,7 +196,7 @@ class Scheduler:
         except InputError as error:  # what was decided before does not hold: nothing that rests on it is run
             self._stop_because(str(error))
         self._give_up_early()
-        more = bool(self._in_flight) or bool(self._strategy.look(self._seen))
+        more = bool(self._in_flight) or any(True for _ in self._strategy.look(self._seen))
         self._followups.job_ended(status, more_to_come=more)
 
     def _give_up_early(self) -> None:

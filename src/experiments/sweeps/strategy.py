@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from experiments.results.files import EpochRow
@@ -40,8 +41,10 @@ class Step(NamedTuple):
 class Strategy(Protocol):
     """Decides what a sweep runs. It has no clock, no files and no processes, so equal knowledge gives equal steps."""
 
-    def look(self, seen: Sequence[Seen]) -> Sequence[Step]:
+    def look(self, seen: Sequence[Seen]) -> Iterable[Step]:
         """The steps that may run now, the most useful first; empty when the sweep's question is answered.
+
+        They are read as far as they are needed: of thousands the first.
 
         Args:
             seen: every job of the plan, by its number. Steps of jobs that are running already may be named again: the
@@ -52,6 +55,25 @@ class Strategy(Protocol):
     def dropped(self, seen: Sequence[Seen]) -> Sequence[int]:
         """The running jobs that are not wanted any more: they pause at the end of their epoch."""
         ...
+
+
+def first_to_start(
+    steps: Iterable[Step], running: Collection[int], not_before: Mapping[int, float]
+) -> tuple[Step | None, bool]:
+    """The first step that may start now, and whether there is any whose job does not run.
+
+    Args:
+        steps: of a strategy; they are read as far as they are needed.
+        running: numbers of jobs.
+        not_before: job → the earliest time that it may start, by the monotonic clock.
+    """
+    left, now = False, time.monotonic()
+    for step in steps:
+        if step.job not in running:
+            left = True
+            if not_before.get(step.job, 0.0) <= now:
+                return step, True
+    return None, left
 
 
 def seen_of(status: Status) -> Seen:

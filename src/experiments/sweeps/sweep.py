@@ -16,9 +16,9 @@ from experiments.errors import InputError
 from experiments.ingredients.execution import MLflowTracking
 from experiments.results import records
 from experiments.results.records import Record
+from experiments.sweeps.archive import Archive
 from experiments.sweeps.directory import LOCKS, Place
 from experiments.sweeps.jobs import Job, Plan
-from experiments.sweeps.reuse import Archive
 from experiments.sweeps.status import JobState, Status
 
 

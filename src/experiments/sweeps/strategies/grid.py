@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from experiments.sweeps.status import JobState
 from experiments.sweeps.strategy import Seen, Step
@@ -13,9 +13,9 @@ LEFT = (JobState.WAITING, JobState.PAUSED)
 class Grid:
     """Runs whatever has not ended."""
 
-    def look(self, seen: Sequence[Seen]) -> Sequence[Step]:
+    def look(self, seen: Sequence[Seen]) -> Iterator[Step]:
         """One step for each job that is left."""
-        return [Step(number) for number, job in enumerate(seen) if job.state in LEFT]
+        return (Step(number) for number, job in enumerate(seen) if job.state in LEFT)
 
     def dropped(self, seen: Sequence[Seen]) -> Sequence[int]:
         """None: all are wanted."""
