@@ -12,11 +12,13 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from experiments.conf import CONF
 from experiments.config import Composition, from_hydra
 from experiments.errors import InputError
+from experiments.sweeps import composition
 from experiments.sweeps.composition import Composer
 
 
@@ -179,3 +181,14 @@ def test_saved_config_is_composed_like_any_other(tmp_path: Path) -> None:
             assert (config.seed, config.optimizer.name, config.optimizer.learning_rate) == (seed, "sgd", 0.5)
         with pytest.raises(InputError, match="optimizer"):
             composer.compose(["optimizer=adam"])
+
+
+@pytest.mark.parametrize("text", ["seed=0", "seed=17", "training.batch_size=128", "a.b_1.C=9007199254740991"])
+def test_whole_numbers_are_read_as_hydra_reads_them(composer: Composer, text: str) -> None:
+    assert composer.parse(text) == OverridesParser.create().parse_override(text)
+    assert type(composer.parse(text).value()) is int
+
+
+@pytest.mark.parametrize("text", ["seed=007", "seed=1_000", "seed=-1", "+seed=1", "seed=1.0", "seed@x=1", "seed=1e3"])
+def test_what_only_looks_like_a_whole_number_is_left_to_hydra(text: str) -> None:
+    assert not composition.NUMBERED.fullmatch(text)

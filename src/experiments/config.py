@@ -128,7 +128,13 @@ class Composition(NamedTuple):
 
 def run_key(config: RunConfig, dataset_digest: str) -> str:
     """SHA-256 (hex) over all that can change the result: runs that share it are the same run."""
-    return _digest(config.identity() | {"dataset_digest": dataset_digest})
+    return keys_of(config, dataset_digest)[0]
+
+
+def keys_of(config: RunConfig, dataset_digest: str) -> tuple[str, str]:
+    """`run_key` and `config_key` of a config, at the price of one."""
+    identity = config.identity() | {"dataset_digest": dataset_digest}
+    return _digest(identity), _digest({name: value for name, value in identity.items() if name != "seed"})
 
 
 def former_run_keys(config: RunConfig, dataset_digest: str) -> list[str]:
@@ -149,9 +155,7 @@ def is_run(key: str, config: RunConfig, dataset_digest: str) -> bool:
 
 def config_key(config: RunConfig, dataset_digest: str) -> str:
     """`run_key` without the seed: runs that share it are repetitions of one configuration."""
-    identity = config.identity()
-    del identity["seed"]
-    return _digest(identity | {"dataset_digest": dataset_digest})
+    return keys_of(config, dataset_digest)[1]
 
 
 def _digest(values: Mapping[str, Any]) -> str:

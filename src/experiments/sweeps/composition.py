@@ -6,9 +6,9 @@ is put together equals what Hydra would compose; where that is not certain, Hydr
 
 from __future__ import annotations
 
-import copy
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,6 +23,7 @@ from experiments.errors import InputError
 Values = dict[str, Any]
 Compose = Callable[[list[str]], Any]  # what Hydra makes of overrides: an omegaconf DictConfig
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: a choice that is no word
+NUMBERED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*=)(0|[1-9][0-9]{0,15})")
 MISSING = "???"  # OmegaConf's mark of a value that must be given
 
 
@@ -56,8 +57,13 @@ class Composer:
     def parse(self, text: str) -> Override:
         """One override in Hydra's own reading."""
         if text not in self._parsed:
-            self._parsed[text] = self._parser.parse_override(text)
+            number = NUMBERED.fullmatch(text)
+            self._parsed[text] = self._like(number[1], number[2], text) if number else self._parser.parse_override(text)
         return self._parsed[text]
+
+    def _like(self, start: str, number: str, text: str) -> Override:
+        """`seed=17` as `seed=0` is read: of thousands of seeds the grammar is asked about one."""
+        return replace(self.parse(f"{start}zero"), _value=int(number), input_line=text)
 
     def _quickly(self, overrides: Sequence[Override]) -> Values | None:
         """The values of a job without a composition of its own; None where only Hydra can tell."""
@@ -66,7 +72,7 @@ class Composer:
         joined = None if _touch_each_other(settings, others) else self._join(others)
         if joined is None:
             return None
-        values = copy.deepcopy(joined)
+        values = _copied(joined)
         # Where a key does not exist or holds an option, Hydra knows what to do or to say.
         return values if all(_set(values, override) for override in settings) else None
 
@@ -176,6 +182,13 @@ def _texts(overrides: Iterable[Override]) -> tuple[str, ...]:
 
 def _without(values: Mapping[str, Any], key: str) -> Values:
     return {name: value for name, value in values.items() if name != key}
+
+
+def _copied(value: Any) -> Any:
+    """A copy of plain mappings and lists, many times faster than `deepcopy`."""
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _set(values: Values, override: Override) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from experiments.config import Composition, RunConfig, config_key, run_key
+from experiments.config import Composition, RunConfig, keys_of
 from experiments.errors import InputError
 from experiments.ingredients.splits import Split
 from experiments.results import environment, own_code
@@ -49,7 +49,7 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
     for number, (config, _) in enumerate(composed):
         with mistakes.of(number):
             resolved, digest = data.resolve(config)
-            keys = run_key(resolved, digest), config_key(resolved, digest)
+            keys = keys_of(resolved, digest)
             jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
     mistakes.tell()
     _refuse_what_is_alike(jobs)

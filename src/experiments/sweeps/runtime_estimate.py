@@ -29,7 +29,7 @@ def estimate_seconds(plan: Plan, todo: Sequence[Status], home: Path) -> float | 
         todo: the jobs that are left.
         home: folder whose newest 200 runs are looked at.
     """
-    known = _seconds_per_epoch(home)
+    known = _seconds_per_epoch(home) if todo else {}
     total = 0.0
     for status in todo:
         alike = known.get(_network(status.job.config.model_dump(mode="json")))
