@@ -21,7 +21,7 @@ from test_sweep import digests, jobs_of, run_sweep, sweep_of, wait_until
 HOUR_SECONDS = 3600
 JOBS = 4
 SWEEP = ("-m", *SMALL, "model=linear", "sweep.workers=2", "tracking=none", f"seed=range({JOBS})")
-SHORT, LONG = "training.epochs=40", "training.epochs=400"
+SHORT, LONG = "training.epochs=20", "training.epochs=100"
 LEASE = {"EXPERIMENTS_LEASE_SECONDS": "3"}
 pytestmark = pytest.mark.slow
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from experiments.errors import InputError
+from experiments.results import lease
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Moved, Run
@@ -67,8 +68,9 @@ class Scheduler:
 
     def work(self) -> None:
         """Runs until the strategy asks for nothing more, until it is told to stop, or until it leaves."""
+        self._drop_what_an_earlier_planner_submitted()
         while self._fill_slots() or self._in_flight:
-            if not self._waits and self._leave():
+            if not self._waits and not self._in_flight.are_dropped and self._leave():
                 break
             self._take_in(TICK_SECONDS)
             self._pause_what_is_dropped()
@@ -77,6 +79,14 @@ class Scheduler:
         if self._reason and not self._told:  # nothing is running any more that has to stop
             self._pass_the_stop_on()
         self._followups.close()
+
+    def _drop_what_an_earlier_planner_submitted(self) -> None:
+        """What the strategy does not want any more of that is followed, so that it can be told to stop."""
+        wanted = {step.job for step in self._strategy.look(self._seen)}
+        for status in self._sweep.todo:
+            if status.job.number not in wanted and self._in_flight.carries(self._sweep.place.directory_of(status.job)):
+                self._submit(status, Step(status.job.number))
+        self._pause_what_is_dropped()
 
     def ask(self) -> None:
         """Ctrl-C: once, running jobs stop at the end of their epoch, or the planner leaves them; twice, now."""
@@ -100,6 +110,7 @@ class Scheduler:
 
     def _begin(self, step: Step) -> None:
         """Starts a step, unless another sweep is training or has finished the same run."""
+        lease.check()
         status = self._sweep.statuses[step.job]
         try:
             check_room(self._sweep.home)
@@ -143,6 +154,7 @@ class Scheduler:
 
     def _take_in(self, timeout_seconds: float) -> None:
         for flight, event in self._in_flight.events(timeout_seconds):
+            lease.check()  # a planner that was frozen, and has a successor, does nothing more
             self._note(flight, event)
 
     def _note(self, flight: Flight, event: Event) -> None:
