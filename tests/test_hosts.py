@@ -15,15 +15,15 @@ from conftest import SMALL
 from experiments.errors import InputError
 from experiments.results import files, lease, records
 from experiments.results.lease_file import look
+from experiments.sweeps.directory import ASIDE
 from hosts import Planner, planner, require_hosts
 from test_sweep import digests, jobs_of, run_sweep, sweep_of, wait_until
 
 HOUR_SECONDS = 3600
 JOBS = 4
 SWEEP = ("-m", *SMALL, "model=linear", "sweep.workers=2", "tracking=none", f"seed=range({JOBS})")
-SHORT, LONG = "training.epochs=20", "training.epochs=100"
+SHORT, LONG, LONGER = "training.epochs=20", "training.epochs=100", "training.epochs=250"
 LEASE = {"EXPERIMENTS_LEASE_SECONDS": "3"}
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)
@@ -59,13 +59,16 @@ def plan_lease(home: Path) -> Any:
 
 
 def assert_trained_once(home: Path) -> list[records.Record]:
-    """One sweep, in which each run was trained by one process from its first epoch to its last."""
+    """One sweep, in which each run was trained to its end by one process, whoever began it."""
     (sweep,) = home.glob("multirun/2*")
+    assert not (sweep / ASIDE).exists()
     jobs = jobs_of(sweep)
     assert [job.state for job in jobs] == ["finished"] * JOBS
     assert len({job.run_key for job in jobs}) == JOBS
     for job in jobs:
-        assert [row.epoch for row in job.rows] == [*range(1, len(job.rows) + 1)]
+        epochs = job.rows[-1].epoch
+        assert [row.epoch for row in job.rows] == [*range(1, epochs + 1)]
+        assert (job.directory / files.LOG).read_text().count(f" epoch {epochs}/{epochs} ") == 1
     return jobs
 
 
@@ -78,6 +81,7 @@ def contents(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in home.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_of_two_planners_that_start_together_one_steps_back(home: Path) -> None:
     with first(home, SHORT) as one, second(home, SHORT) as other:
         ends = sorted((one.finish(), other.finish()), key=lambda ended: ended.code)
@@ -89,23 +93,25 @@ def test_of_two_planners_that_start_together_one_steps_back(home: Path) -> None:
     assert list((home / "multirun" / ".locks").iterdir()) == []
 
 
+@pytest.mark.exhaustive
 def test_planner_that_is_killed_is_followed_by_one_on_another_host(home: Path, tmp_path_factory: Any) -> None:
-    with first(home, LONG) as killed:
+    with first(home, LONGER) as killed:
         wait_for_epochs(home, 0, 1)
-        with second(home, LONG) as refused:
+        with second(home, LONGER) as refused:
             ended = refused.finish()
         assert (ended.code, ended.out) == (2, "")
         assert " on nodea; wait for it or stop it" in ended.err
         os.kill(killed.pid, signal.SIGKILL)
         assert killed.finish().code == 256 - signal.SIGKILL
     wait_until(lambda: plan_lease(home).is_over())
-    with second(home, LONG) as heir:
+    with second(home, LONGER) as heir:
         ended = heir.finish()
     assert ended.code == 0, ended
-    assert_bits_of_an_undisturbed_sweep(home, tmp_path_factory)
-    assert [beginnings(job) for job in jobs_of(sweep_of(ended))] == [2, 2, 1, 1]
+    assert_bits_of_an_undisturbed_sweep(home, tmp_path_factory, LONGER)
+    assert max(beginnings(job) for job in jobs_of(sweep_of(ended))) == 2, "some went on"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("woken", ["meanwhile", "afterwards"])
 @pytest.mark.parametrize("frozen", ["planner", "host"])
 def test_planner_that_was_frozen_steps_back_when_it_wakes(
@@ -144,10 +150,10 @@ def assert_stepped_back(sleeper: Planner) -> None:
     assert ended.err.endswith(": another process has taken over; this one ends\n")
 
 
-def assert_bits_of_an_undisturbed_sweep(home: Path, tmp_path_factory: Any) -> None:
-    calm = tmp_path_factory.getbasetemp() / "calm"
+def assert_bits_of_an_undisturbed_sweep(home: Path, tmp_path_factory: Any, epochs: str = LONG) -> None:
+    calm = tmp_path_factory.getbasetemp() / f"calm-{epochs}"
     if not calm.exists():
         calm.mkdir()
-        ended = run_sweep(calm, f"seed=range({JOBS})", LONG, "tracking=none")
+        ended = run_sweep(calm, f"seed=range({JOBS})", epochs, "tracking=none")
         assert ended.code == 0, ended
     assert digests(assert_trained_once(home)) == digests(assert_trained_once(calm))
