@@ -33,22 +33,10 @@ from experiments.results.tracking import TrackingError, synchronise
 from experiments.sweeps import failures, locks
 from experiments.sweeps.directory import Place
 from experiments.training import runtime
+from hosts import ON_HOST, on_host, require_hosts
 from test_lease_file import write_lease
 
 PATIENCE_SECONDS = 60.0
-HOST = ("unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child")  # a host of its own, on the same disk
-# The same from inside of a process that was forked: namespaces for mounts, the host's name and processes.
-ON_HOST = """
-import ctypes, os, signal, socket
-system = ctypes.CDLL(None, use_errno=True)
-assert system.unshare(0x20000 | 0x4000000 | 0x20000000) == 0, os.strerror(ctypes.get_errno())
-if child := os.fork():
-    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 255)
-system.prctl(1, signal.SIGKILL)
-socket.sethostname("{host}")
-system.mount(b"none", b"/", None, 0x4000 | 0x40000, None)
-assert system.mount(b"proc", b"/proc", b"proc", 0, None) == 0, os.strerror(ctypes.get_errno())
-"""
 
 
 def names_in(folder: Path) -> list[str]:
@@ -100,19 +88,6 @@ def training(code: str, *arguments: object, host: str | None = None, **variables
 def line_of(process: commands.Process) -> str:
     assert process.stdout
     return process.stdout.readline().strip()
-
-
-def require_hosts() -> None:
-    """Skips a test where a process cannot have a host of its own."""
-    allowed = subprocess.run([*HOST, "true"], capture_output=True, text=True)
-    if allowed.returncode:
-        pytest.skip(f"NOT TESTED, two hosts on one disk: {' '.join(HOST)} is not permitted here ({allowed.stderr})")
-
-
-def on_host(name: str) -> tuple[str, ...]:
-    """The beginning of a command that runs on a host of that name; processes here and there cannot see each other."""
-    require_hosts()
-    return (*HOST, "sh", "-c", f'hostname {name} && exec "$@"', "sh")
 
 
 # Taking and giving up.

@@ -423,6 +423,38 @@ def test_run_that_is_withdrawn_from_a_queue_waits(sweep: Callable[..., Sweep]) -
     assert states(made) == ["waiting"]
 
 
+class Queueing(Lasting):
+    """Job 0 of what it is given ends, the others wait in its queue until they are withdrawn; it has 1 already."""
+
+    def carries(self, directory: Path) -> bool:
+        return directory.name == "1"
+
+    def stop(self, handle: int, *, now: bool) -> None:
+        super().stop(handle, now=now)
+        self._left[handle] = deque([Ended(Ending.WITHDRAWN)])
+
+
+def test_queued_runs_that_a_decision_has_made_needless_are_withdrawn(sweep: Callable[..., Sweep]) -> None:
+    made = sweep("seed=0,1,2")
+    queued = [Moved(running=False)]
+    executor = Queueing(3, {0: [*queued, finished(made, 0)], 1: queued, 2: queued})
+    schedule(made, executor, UntilTheFirst()).work()
+    assert executor.stops == [(1, False), (2, False)]
+    assert states(made) == ["done", "waiting", "waiting"]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_planner_that_comes_back_withdraws_what_was_decided_meanwhile(sweep: Callable[..., Sweep], wait: bool) -> None:
+    made = sweep("seed=0,1,2")
+    finished(made, 0)
+    made.statuses[0].state = JobState.DONE
+    executor = Queueing(3, {1: [Moved(running=False)]})
+    scheduler = schedule(made, executor, UntilTheFirst(), wait=wait)
+    scheduler.work()
+    assert ([number for number, _ in executor.submitted], executor.stops) == ([1], [(1, False)])
+    assert (states(made), scheduler.left) == (["done", "waiting", "waiting"], ())
+
+
 # An executor that shares nothing but the disk.
 
 

@@ -345,15 +345,62 @@ def test_run_that_the_queue_has_lost_is_submitted_again(tmp_path: Path, queue: Q
     assert [script.parent.name for _, script in queue.submitted] == ["0", "1"]
 
 
-def test_run_that_is_lost_again_and_again_has_failed(tmp_path: Path, queue: Queue) -> None:
+FATES = [
+    ("gone", "", "Slurm has forgotten it): it has printed nothing"),
+    ("FAILED", "module: no such module\n\n", "Slurm says FAILED): module: no such module"),
+    ("NODE_FAIL", "srun: error: no node\n", "Slurm says NODE_FAIL): srun: error: no node"),
+]
+
+
+@pytest.mark.parametrize(("state", "printed", "told"), FATES, ids=[state for state, *_ in FATES])
+def test_run_that_never_begins_is_submitted_three_times(
+    tmp_path: Path, queue: Queue, state: str, printed: str, told: str
+) -> None:
     executor = made(tmp_path)
     executor.submit(run_of(tmp_path / "0"), tmp_path / "output")
     found: list[Any] = []
     for _ in range(20):
+        for _, script in queue.submitted if printed else ():
+            (script.parent / "0.out").write_text(printed)
+        queue.set(state)
+        found += [event for event in events(executor) if isinstance(event, Ended)]
+    assert found == [Ended(Ending.KILLED, f"Killed: 3 tries, and it never began ({told}")]
+    assert len(queue.submitted) == slurm_task.MOST_TRIES == 3
+
+
+def test_run_that_begins_and_is_lost_again_and_again_has_failed(tmp_path: Path, queue: Queue) -> None:
+    record = write_record(tmp_path / "0", state="interrupted", finished_at=files.now())
+    executor = made(tmp_path)
+    executor.submit(run_of(tmp_path / "0"), tmp_path / "output")
+    found: list[Any] = []
+    for _ in range(10):
+        events(executor)
+        queue.set("RUNNING")
+        record.write(state="running", finished_at=None)
+        events(executor)
+        record.write(state="interrupted", finished_at=files.now())
         queue.set("gone")
         found += [event for event in events(executor) if isinstance(event, Ended)]
     assert found == [Ended(Ending.KILLED, "Killed: Slurm has lost it")]
     assert len(queue.submitted) == slurm_task.MOST_STARTS
+
+
+@pytest.mark.parametrize("printed", ["interrupted", "busy"])
+def test_run_that_never_begins_and_is_queued_again_fails_unless_another_process_trains_it(
+    tmp_path: Path, queue: Queue, printed: str
+) -> None:
+    executor = made(tmp_path)
+    executor.submit(run_of(tmp_path / "0"), tmp_path / "output")
+    events(executor)
+    found: list[Any] = []
+    for _ in range(10):
+        (tmp_path / "slurm" / "0" / "0.out").write_text(f"{printed} \n")
+        (tmp_path / "slurm" / "0" / "0.exit").write_text("75\n")
+        queue.set("PENDING", "BeginTime")
+        found += [event for event in events(executor) if isinstance(event, Ended)]
+    why = "Killed: 5 starts without a finished epoch (interrupted ); see sweep.time"
+    assert found == ([] if printed == "busy" else [Ended(Ending.KILLED, why)])
+    assert len(queue.submitted) == 1
 
 
 def test_run_that_somebody_cancels_stays_so(tmp_path: Path, queue: Queue) -> None:

@@ -15,6 +15,7 @@ from experiments.results import files, lease, records
 from experiments.results.records import DatasetSummary, Failure, Record
 from experiments.results.states import RunState
 from experiments.sweeps.directory import Place
+from experiments.sweeps.executor import Ended, Ending
 from experiments.sweeps.jobs import Job
 from experiments.sweeps.status import JobState, Status
 
@@ -123,6 +124,26 @@ def are_alike(statuses: Sequence[Status], place: Place) -> bool:
     """Whether all of some jobs have failed with the same error."""
     messages = {status.message.replace(str(place.directory_of(status.job)), "") for status in statuses}
     return len(messages) == 1 and all(status.state == JobState.FAILED for status in statuses)
+
+
+def judge(ended: Ended, status: Status, place: Place, *, dropped: bool, killed: bool) -> Ended:
+    """The ending of a run; one whose process died before it could report is judged by its record.
+
+    Args:
+        ended: what was told of it.
+        status: of its job.
+        place: of the sweep.
+        dropped: whether it was asked to pause, because it is not wanted any more.
+        killed: whether all runs were ended at the user's second request.
+    """
+    if ended.state in (Ending.KILLED, Ending.INTERRUPTED) and has_finished(status, place):
+        return Ended(Ending.FINISHED)  # its end was not needed any more
+    if ended.state == Ending.KILLED and killed:
+        return Ended(Ending.INTERRUPTED)
+    if ended.state == Ending.INTERRUPTED and dropped:
+        note_pause(status, place)
+        return Ended(Ending.PAUSED)
+    return ended
 
 
 def has_finished(status: Status, place: Place) -> bool:

@@ -63,6 +63,11 @@ class Flights:
         return len(self) >= self._executor.slots
 
     @property
+    def are_dropped(self) -> bool:
+        """Whether there are some, and none of them is wanted any more."""
+        return bool(self._flights) and all(flight.dropped for flight in self._flights.values())
+
+    @property
     def last(self) -> bool:
         """Whether they go on when the planner is gone."""
         return isinstance(self._executor, LastingExecutor)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from experiments.console import open_screen, prose
+from experiments.errors import InputError
 from experiments.recording import Origin
 from experiments.results import files, own_code, tracking
 from experiments.runner import check_room
@@ -159,6 +160,9 @@ def _carry_out(
     with closing(make_executor(sweep)) as executor:
         if todo:
             _get_ready(sweep, todo, executor)
+        elif isinstance(executor, LastingExecutor):
+            with suppress(InputError):  # it has nothing to run, at most something to withdraw
+                executor.open()
         freeze(plan, place)
         tidy(sweep.statuses, place)
         failures.gather_leftovers(plan.jobs, place)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from experiments.errors import InputError
+from experiments.results import lease
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Moved, Run
@@ -67,8 +68,9 @@ class Scheduler:
 
     def work(self) -> None:
         """Runs until the strategy asks for nothing more, until it is told to stop, or until it leaves."""
+        self._drop_what_an_earlier_planner_submitted()
         while self._fill_slots() or self._in_flight:
-            if not self._waits and self._leave():
+            if not self._waits and not self._in_flight.are_dropped and self._leave():
                 break
             self._take_in(TICK_SECONDS)
             self._pause_what_is_dropped()
@@ -77,6 +79,14 @@ class Scheduler:
         if self._reason and not self._told:  # nothing is running any more that has to stop
             self._pass_the_stop_on()
         self._followups.close()
+
+    def _drop_what_an_earlier_planner_submitted(self) -> None:
+        """What the strategy does not want any more of that is followed, so that it can be told to stop."""
+        wanted = {step.job for step in self._strategy.look(self._seen)}
+        for status in self._sweep.todo if self._in_flight.last else ():
+            if status.job.number not in wanted and self._in_flight.carries(self._sweep.place.directory_of(status.job)):
+                self._submit(status, Step(status.job.number))
+        self._pause_what_is_dropped()
 
     def ask(self) -> None:
         """Ctrl-C: once, running jobs stop at the end of their epoch, or the planner leaves them; twice, now."""
@@ -98,6 +108,7 @@ class Scheduler:
 
     def _begin(self, step: Step) -> None:
         """Starts a step, unless another sweep is training or has finished the same run."""
+        lease.check()
         status = self._sweep.statuses[step.job]
         try:
             check_room(self._sweep.home)
@@ -141,6 +152,7 @@ class Scheduler:
 
     def _take_in(self, timeout_seconds: float) -> None:
         for flight, event in self._in_flight.events(timeout_seconds):
+            lease.check()  # a planner that was frozen, and has a successor, does nothing more
             self._note(flight, event)
 
     def _note(self, flight: Flight, event: Event) -> None:
@@ -160,11 +172,9 @@ class Scheduler:
             self._put_off(status)
             return
         failures.gather_output(status.job, self._sweep.place)
-        ended = self._ending_of(status, event._replace(message=flight.killed or event.message))
-        if flight.dropped and ended.state == Ending.INTERRUPTED and self._told < 2:
-            failures.note_pause(status, self._sweep.place)
-            ended = Ended(Ending.PAUSED)
-        self._end(status, ended)
+        told = event._replace(message=flight.killed or event.message)
+        dropped = flight.dropped and self._told < 2
+        self._end(status, failures.judge(told, status, self._sweep.place, dropped=dropped, killed=self._told > 1))
 
     def _move(self, flight: Flight, *, running: bool) -> None:
         state = JobState.RUNNING if running else JobState.QUEUED
@@ -172,14 +182,6 @@ class Scheduler:
             flight.move(running=running)
             self._change(flight.status, state)
             self._progress.changed(flight.status)
-
-    def _ending_of(self, status: Status, ended: Ended) -> Ended:
-        """The ending of a run; one whose process died before it could report is judged by its record."""
-        if ended.state in (Ending.KILLED, Ending.INTERRUPTED) and failures.has_finished(status, self._sweep.place):
-            return Ended(Ending.FINISHED)  # its end was not needed any more
-        if ended.state == Ending.KILLED and self._told > 1:
-            return Ended(Ending.INTERRUPTED)
-        return ended
 
     def _end(self, status: Status, ended: Ended) -> None:
         place, status.message = self._sweep.place, ended.message
@@ -195,13 +197,10 @@ class Scheduler:
             self._decide()
         except InputError as error:  # what was decided before does not hold: nothing that rests on it is run
             self._stop_because(str(error))
-        self._give_up_early()
-        more = bool(self._in_flight) or any(True for _ in self._strategy.look(self._seen))
-        self._followups.job_ended(status, more_to_come=more)
-
-    def _give_up_early(self) -> None:
         fail_fast = self._sweep.plan.execution.fail_fast
         self._stop_because(failures.reason_to_stop(self._endings, self._sweep.place, fail_fast=fail_fast))
+        more = bool(self._in_flight) or any(True for _ in self._strategy.look(self._seen))
+        self._followups.job_ended(status, more_to_come=more)
 
     def _end_what_takes_too_long(self) -> None:
         limit = self._sweep.plan.execution.timeout_minutes

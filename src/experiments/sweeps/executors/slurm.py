@@ -155,7 +155,7 @@ class SlurmExecutor:
         return folder
 
     def _events_of_queue(self) -> list[tuple[Task, Event]]:
-        unsure = any(task.is_silent or task.stopping for task in self._tasks)
+        unsure = any(task.is_unsure for task in self._tasks)
         if not self._tasks or time.monotonic() < self._asked + (UNSURE_SECONDS if unsure else QUEUE_SECONDS):
             return []
         self._asked = time.monotonic()
@@ -182,9 +182,8 @@ class SlurmExecutor:
         if entry and entry.state == "PENDING":
             self._hurry(task, entry.reason)
         if task.is_lost():
-            self._tasks.remove(task)
-            task.collect_output()
-            ended = task.lost()
+            ended = task.lost()  # which reads the output
+            self._let_go(task)
             if ended:
                 yield ended
             else:
@@ -242,9 +241,11 @@ class SlurmExecutor:
         self._next_submission = 0.0
         if self._gathered:
             self._submit_gathered()
+        for _ in self._pass_stops_on():
+            pass
         left = len(self._gathered)
-        running = sum(task.has_begun for task in self._tasks)
-        queued = len(self._tasks) - running + len(self._found)
+        going_on = [task.has_begun for task in self._tasks if not task.stopping]
+        running, queued = sum(going_on), len(going_on) - sum(going_on) + len(self._found)
         lines = [f"{running} running and {queued} queued go on in Slurm without this command, as {self._name}"]
         lines += [f"{count(left, 'job')} could not be submitted ({self._refused})"] if left else []
         lines.append(f"to end them: scancel --name={self._name}")

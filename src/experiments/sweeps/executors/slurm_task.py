@@ -17,9 +17,11 @@ from experiments.sweeps.executors.slurm_script import STOPPED
 
 LOST_SECONDS = 10.0  # between a task's end in the queue and its submission anew: what it wrote may arrive late
 MOST_STARTS = 5  # without a finished epoch in between
+MOST_TRIES = 3  # at what ends before the run has a record: the node cannot read the folder, or a line of setup fails
 LAST_BYTES = 2000  # of an output, which hold its last line
 LEFT_TO_ANOTHER = 79  # the exit code of `results.lease.LOST`: the run goes on in another process
 OUT_OF_MEMORY = "OUT_OF_MEMORY"
+NOTHING = "it has printed nothing"
 
 
 class Task:
@@ -44,6 +46,8 @@ class Task:
         self._begun = self._placed = False
         self._silence = Ended(Ending.INTERRUPTED)
         self._starts = 0
+        self._has_run = False
+        self._fate = "Slurm has forgotten it"
         self._missing_since: float | None = None
 
     def place(self, folder: Path, array: int, index: int, *, begun: bool = False) -> None:
@@ -67,6 +71,11 @@ class Task:
         return f"{self.array}_{self.index}"
 
     @property
+    def is_unsure(self) -> bool:
+        """Whether the queue has to be asked soon how it is."""
+        return self.is_silent or self.stopping or self._missing_since is not None
+
+    @property
     def has_begun(self) -> bool:
         """Whether it has been seen running."""
         return self._begun
@@ -85,7 +94,7 @@ class Task:
             if isinstance(event, EpochDone):
                 self._starts = 1
             elif isinstance(event, Moved):
-                self._begun, self.is_silent = True, False
+                self._begun, self._has_run, self.is_silent = True, True, False
             if isinstance(event, Ended) and event.state in (Ending.INTERRUPTED, Ending.KILLED):
                 self.is_silent, self._silence = True, event
             else:
@@ -118,10 +127,10 @@ class Task:
         with suppress(OSError, InputError), open_file(self.file("out")) as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - LAST_BYTES))
-            lines = file.read(LAST_BYTES).decode(errors="replace").splitlines()
-            ours = [line for line in lines if line.strip() and not line.startswith(("srun:", "slurmstepd"))]
-            return ours[-1] if ours else "it has printed nothing"
-        return "it has printed nothing"
+            lines = [line for line in file.read(LAST_BYTES).decode(errors="replace").splitlines() if line.strip()]
+            ours = [line for line in lines if not line.startswith(("srun:", "slurmstepd"))]
+            return (ours or lines or [NOTHING])[-1]
+        return NOTHING
 
     def told_by_queue(self, entry: Entry | None) -> Iterator[Event]:
         """What the queue tells of a task; `is_lost` where it must be submitted anew.
@@ -135,6 +144,8 @@ class Task:
             return
         if self._missing_since is None:
             self._missing_since = time.monotonic()
+        if entry:
+            self._fate = f"Slurm says {entry.state}"
         if self.stopping:
             if self.is_silent or not self._begun:
                 yield self._stopped()
@@ -152,14 +163,19 @@ class Task:
     def _told_by_place(self, entry: Entry) -> Iterator[Event]:
         waits = entry.state == "PENDING"
         if waits and (self.is_silent or self._begun):
-            self._starts += self._begun
+            self._starts += self._begun or not self._waits_for_another()
             self._follow_again()
             self.file("exit").unlink(missing_ok=True)
         if waits and not self._placed:
             self._placed = True
             yield Moved(running=False)
         if self._starts > MOST_STARTS:
-            yield Ended(Ending.KILLED, f"Killed: {MOST_STARTS} starts without a finished epoch; see sweep.time")
+            why = "" if self._has_run else f" ({self._last_line()})"
+            yield Ended(Ending.KILLED, f"Killed: {MOST_STARTS} starts without a finished epoch{why}; see sweep.time")
+
+    def _waits_for_another(self) -> bool:
+        """Whether its process stepped back because another one trains the same run."""
+        return self._last_line().strip() == Ending.BUSY
 
     def is_lost(self) -> bool:
         """Whether the queue has not known it for a while, and no process works on it."""
@@ -169,6 +185,10 @@ class Task:
 
     def lost(self) -> Ended | None:
         """Makes it ready to be submitted anew; its end where that was done too often."""
+        if not self._has_run and self._starts >= MOST_TRIES:
+            return Ended(
+                Ending.KILLED, f"Killed: {MOST_TRIES} tries, and it never began ({self._fate}): {self._last_line()}"
+            )
         if self._starts >= MOST_STARTS:
             return self._silence if self._silence.message else Ended(Ending.KILLED, "Killed: Slurm has lost it")
         self._follow_again()
