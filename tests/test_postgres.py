@@ -125,7 +125,7 @@ def assert_no_secret_is_told(home: Path, server: Server, *ends: Ended) -> None:
     assert [secret for secret in server.secrets for text in told if secret in text] == []
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_server_that_is_killed_in_the_middle_of_a_sweep_loses_and_doubles_nothing(home: Path, server: Server) -> None:
     with started(
         home, *BASE, *MIRRORED, f"training.epochs={EPOCHS}", "seed=0,1", MLFLOW_TRACKING_URI=server.uri

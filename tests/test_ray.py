@@ -386,7 +386,7 @@ def assert_same_bits(ended: Ended, local: dict[str, tuple[Any, ...]]) -> None:
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_sweep_on_two_nodes_has_the_bits_of_a_local_one_also_of_a_killed_job(
     home: Path, cluster: ray_nodes.Nodes, local: dict[str, tuple[Any, ...]]
 ) -> None:
@@ -403,7 +403,7 @@ def test_sweep_on_two_nodes_has_the_bits_of_a_local_one_also_of_a_killed_job(
 
 
 @needs_ray
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_what_cannot_be_carried_out_is_refused_and_nothing_is_left(home: Path, cluster: ray_nodes.Nodes) -> None:
     with started(home, *JOBS, "sweep=ray", f"sweep.address={cluster.address}", "sweep.cpus=2") as command:
         ended = command.finish()

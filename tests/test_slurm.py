@@ -578,7 +578,7 @@ def on_this_host(home: Path, *arguments: str) -> list[tuple[str | None, str | No
     return digests(home)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_slurm_gives_the_bits_of_local_workers_also_where_a_job_is_queued_again(
     tmp_path: Path, cluster: slurm_cluster.Cluster
 ) -> None:
