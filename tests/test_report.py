@@ -21,6 +21,7 @@ from PIL import Image
 from conftest import environment
 from experiments.comparison.axes import counting, linear, logarithmic, round_ticks, shade
 from experiments.comparison.bars import draw_bars
+from experiments.comparison.calibration import Bin
 from experiments.comparison.charts import learning_curves
 from experiments.comparison.comparison import compare
 from experiments.comparison.images import load_images, png_uri
@@ -30,7 +31,7 @@ from experiments.comparison.report import write
 from experiments.comparison.sentences import headlines, sentences
 from experiments.config import compose
 from experiments.results import files, lookup, records
-from experiments.results.evaluation import image_digests, predictions_digest
+from experiments.results.evaluation import Interval, image_digests, predictions_digest
 from experiments.results.records import Predictions, Record
 from synthetic_runs import configured, probabilities_of, rows_of, write_run
 
@@ -392,6 +393,17 @@ def test_reliability_chart_has_a_bar_for_each_bin(home: Path, digits):
     numbers = [float(n) for points in re.findall(r'points="([^"]+)"', svg) for n in re.split("[ ,]", points)]
     assert min(numbers) >= 0
     assert max(numbers) <= 300
+
+
+def test_reliability_chart_of_a_weak_model_ends_with_its_bins():
+    bins = [Bin(share, share, Interval(share - 0.12, share + 0.12), 50) for share in (0.3, 0.5, 0.7)]
+    svg = reliability_chart(bins)
+    ticks = ["20", "40", "60", "80"]
+    assert re.findall(r">(\d+)%<", svg) == [*ticks, *ticks]
+    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
+    assert heights[0] - heights[-1] > 100  # of 260
+    strong = reliability_chart([*bins, Bin(0.99, 0.99, Interval(0.98, 0.995), 50)])
+    assert "99.9%" in strong
 
 
 def test_parallel_coordinates_have_a_line_for_each_configuration(home: Path, digits):

@@ -13,23 +13,32 @@ from experiments.comparison.calibration import Bin
 SIZE, LEFT, BOTTOM, PAD = 300, 52, 40, 10  # in its own units
 LEAST = 0.0005  # share of errors at the far end of the axes: nearly all bins of a good model lie beyond 99 %
 TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+WEAK = 0.1  # where no bin has fewer errors, the axes end with the bins and have ticks of their own
+WEAK_TICKS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+MOST_TICKS = 6
 
 
 def reliability_chart(bins: Sequence[Bin]) -> Markup:
     """Both axes are logarithmic in what is missing to 1, so that the last tenths are seen."""
     largest = max([1 - min(b.confidence, b.interval.low) for b in bins] + [0.02])
-    across, up = _axis(largest, LEFT, SIZE - PAD), _axis(largest, SIZE - BOTTOM, PAD)
-    ticks = [tick for tick in TICKS if tick <= largest][:: 2 if largest > 0.1 else 1]
+    least = min([1 - max(b.confidence, b.interval.high) for b in bins] or [LEAST])
+    least = least if least > WEAK else LEAST
+    across, up = _axis(largest, least, LEFT, SIZE - PAD), _axis(largest, least, SIZE - BOTTOM, PAD)
+    ticks = [tick for tick in (TICKS if least == LEAST else WEAK_TICKS) if least <= tick <= largest]
+    ticks = ticks[:: 2 if len(ticks) > MOST_TICKS else 1]
     parts = [
         Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, SIZE - PAD, y, y)
         for y in map(up.place, ticks)
     ]
     parts += [_text(LEFT - 6, up.place(tick) + 4, _percent(tick), "end") for tick in ticks]
-    parts += [_text(across.place(tick), SIZE - BOTTOM + 15, _percent(tick), "middle") for tick in ticks[::2]]
+    parts += [
+        _text(across.place(tick), SIZE - BOTTOM + 15, _percent(tick), "middle")
+        for tick in ticks[:: 2 if len(ticks) > MOST_TICKS - 2 else 1]
+    ]
     parts.append(_text((LEFT + SIZE - PAD) / 2, SIZE - 6, "confidence", "middle"))
     parts.append(
         Markup('<line class="axis" x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}"/>').format(
-            across.place(largest), up.place(largest), across.place(LEAST), up.place(LEAST)
+            across.place(largest), up.place(largest), across.place(least), up.place(least)
         )
     )
     parts += [_bar(b, across, up) for b in bins]
@@ -38,10 +47,10 @@ def reliability_chart(bins: Sequence[Bin]) -> Markup:
     ).format(SIZE, Markup().join(parts))
 
 
-def _axis(largest: float, start: float, end: float) -> Axis:
-    span = math.log(largest / LEAST)
+def _axis(largest: float, least: float, start: float, end: float) -> Axis:
+    span = math.log(largest / least)
     return Axis(
-        lambda missing: start + math.log(largest / max(missing, LEAST)) / span * (end - start), (), _percent
+        lambda missing: start + math.log(largest / max(missing, least)) / span * (end - start), (), _percent
     )  # fmt: skip
 
 
