@@ -15,6 +15,7 @@ from experiments.results import files, lease, records
 from experiments.results.records import DatasetSummary, Failure, Record
 from experiments.results.states import RunState
 from experiments.sweeps.directory import Place
+from experiments.sweeps.executor import Ended, Ending
 from experiments.sweeps.jobs import Job
 from experiments.sweeps.status import JobState, Status
 
@@ -123,6 +124,20 @@ def are_alike(statuses: Sequence[Status], place: Place) -> bool:
     """Whether all of some jobs have failed with the same error."""
     messages = {status.message.replace(str(place.directory_of(status.job)), "") for status in statuses}
     return len(messages) == 1 and all(status.state == JobState.FAILED for status in statuses)
+
+
+def judge(ended: Ended, status: Status, place: Place, *, stopped: bool) -> Ended:
+    """The ending of a run; one whose process died before it could report is judged by its record.
+
+    Args:
+        ended: what its executor has told.
+        status: of its job.
+        place: of the sweep.
+        stopped: whether the user has ended what was running.
+    """
+    if ended.state in (Ending.KILLED, Ending.INTERRUPTED) and has_finished(status, place):
+        return Ended(Ending.FINISHED)  # its end was not needed any more
+    return Ended(Ending.INTERRUPTED) if ended.state == Ending.KILLED and stopped else ended
 
 
 def has_finished(status: Status, place: Place) -> bool:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from experiments.errors import InputError
-from experiments.results import lease
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Moved, Run
@@ -74,7 +73,7 @@ class Scheduler:
                 break
             self._take_in(TICK_SECONDS)
             self._pause_what_is_dropped()
-            self._end_what_takes_too_long()
+            self._in_flight.end_after(self._sweep.plan.execution.timeout_minutes)
             self._pass_the_stop_on()
         if self._reason and not self._told:  # nothing is running any more that has to stop
             self._pass_the_stop_on()
@@ -110,7 +109,6 @@ class Scheduler:
 
     def _begin(self, step: Step) -> None:
         """Starts a step, unless another sweep is training or has finished the same run."""
-        lease.check()
         status = self._sweep.statuses[step.job]
         try:
             check_room(self._sweep.home)
@@ -154,7 +152,6 @@ class Scheduler:
 
     def _take_in(self, timeout_seconds: float) -> None:
         for flight, event in self._in_flight.events(timeout_seconds):
-            lease.check()  # a planner that was frozen, and has a successor, does nothing more
             self._note(flight, event)
 
     def _note(self, flight: Flight, event: Event) -> None:
@@ -174,7 +171,8 @@ class Scheduler:
             self._put_off(status)
             return
         failures.gather_output(status.job, self._sweep.place)
-        ended = self._ending_of(status, event._replace(message=flight.killed or event.message))
+        told = event._replace(message=flight.killed or event.message)
+        ended = failures.judge(told, status, self._sweep.place, stopped=self._told > 1)
         if flight.dropped and ended.state == Ending.INTERRUPTED and self._told < 2:
             failures.note_pause(status, self._sweep.place)
             ended = Ended(Ending.PAUSED)
@@ -186,14 +184,6 @@ class Scheduler:
             flight.move(running=running)
             self._change(flight.status, state)
             self._progress.changed(flight.status)
-
-    def _ending_of(self, status: Status, ended: Ended) -> Ended:
-        """The ending of a run; one whose process died before it could report is judged by its record."""
-        if ended.state in (Ending.KILLED, Ending.INTERRUPTED) and failures.has_finished(status, self._sweep.place):
-            return Ended(Ending.FINISHED)  # its end was not needed any more
-        if ended.state == Ending.KILLED and self._told > 1:
-            return Ended(Ending.INTERRUPTED)
-        return ended
 
     def _end(self, status: Status, ended: Ended) -> None:
         place, status.message = self._sweep.place, ended.message
@@ -217,11 +207,6 @@ class Scheduler:
         sweep = self._sweep
         if reason := failures.reason_to_stop(self._endings, sweep.place, fail_fast=sweep.plan.execution.fail_fast):
             self._stop_because(reason)
-
-    def _end_what_takes_too_long(self) -> None:
-        limit = self._sweep.plan.execution.timeout_minutes
-        if limit is not None:
-            self._in_flight.end_after(limit * 60, f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}")
 
     def _pause_what_is_dropped(self) -> None:
         if self._in_flight:
