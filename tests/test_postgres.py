@@ -149,10 +149,14 @@ def test_server_that_is_killed_twice_under_eight_workers_loses_and_doubles_nothi
     with commands.start(["-c", code, *sweep], env=variables, stdout=subprocess.PIPE) as process:
         for _ in range(2):
             before = checkpointed(home)
-            # Other jobs have begun, or a server took longer to start than all jobs.
+            # Other jobs have begun, and were told to the server that is there now.
             wait_until(lambda before=before: checkpointed(home) - before or process.poll() is not None)
+            assert process.poll() is None, "the sweep goes on"
             server.kill()
+            # What runs goes on without a server, and nothing else begins: a start may take longer than all jobs.
+            process.send_signal(signal.SIGSTOP)
             server.start()
+            process.send_signal(signal.SIGCONT)
         assert process.stdout
         ended = Ended(process.wait(), process.stdout.read(), "", home)
     assert ended.code == 0, ended

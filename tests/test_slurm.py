@@ -690,6 +690,31 @@ def test_planner_may_leave_and_come_back(
 
 
 @pytest.mark.exhaustive
+def test_jobs_whose_setup_fails_are_given_up(cluster_home: Path, cluster: slurm_cluster.Cluster) -> None:
+    setup = "sweep.setup=['echo no such module','exit 3']"
+    done = command(cluster_home, *SMALL, "seed=0,1", setup, **cluster.variables)
+    assert done.code == 1, done
+    assert done.out.count("failed: Killed: 3 tries, and it never began (Slurm says FAILED): no such module") == 2
+    assert len(list((cluster_home / "multirun" / "tried" / "slurm").iterdir())) == 3
+    for job in range(2):
+        assert records.load(cluster_home / "multirun" / "tried" / str(job)).state == "failed"
+        assert log_of(cluster_home, job).count("no such module\n") == 4, "what each printed, and the last word"
+
+
+@pytest.mark.exhaustive
+def test_race_that_is_decided_leaves_nothing_in_the_queue(cluster_home: Path, cluster: slurm_cluster.Cluster) -> None:
+    race = ("optimizer.learning_rate=1.0e-9,0.01", "seed=auto", "training.epochs=100")
+    done = command(cluster_home, *SMALL, *race, **cluster.variables)
+    assert done.code == 0, done
+    assert cluster.call("squeue", "-h", "-r") == ""
+    found = [records.load(path.parent) for path in cluster_home.glob(f"multirun/tried/*/{files.RECORD}")]
+    finished = [record for record in found if record.state == "finished"]
+    assert len(finished) == 6, "three seeds of each, and nothing of what was submitted ahead"
+    assert {record.state for record in found} <= {"finished", "paused"}
+    assert len(list((cluster_home / "multirun" / "tried" / "slurm").glob("*/*.stop"))) > 0, "some was submitted"
+
+
+@pytest.mark.exhaustive
 def test_second_interrupt_ends_the_jobs(cluster_home: Path, cluster: slurm_cluster.Cluster) -> None:
     with started(cluster_home, *SMALL, *LONG, **cluster.variables) as running:
         wait_until(lambda: trains(cluster_home, 0, 5))

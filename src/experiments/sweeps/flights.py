@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.results import lease
 from experiments.sweeps.executor import Ended, Ending, Event, Executor, Handle, LastingExecutor, Run
 from experiments.sweeps.status import JobState, Status
 
@@ -42,7 +43,10 @@ class Flight:
 
 
 class Flights:
-    """All runs in flight of one sweep, with what carries them out."""
+    """All runs in flight of one sweep, with what carries them out.
+
+    A planner that was frozen, and has a successor, ends here before it starts a run or notes what has happened to one.
+    """
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
@@ -87,12 +91,14 @@ class Flights:
         Raises:
             InputError: it cannot be started.
         """
+        lease.check()
         handle = self._executor.submit(run, output)
         self._flights[handle] = Flight(status, NEVER if self.last else time.monotonic())
 
     def events(self, timeout_seconds: float) -> Iterator[tuple[Flight, Event]]:
         """What has happened since the last call; a run that has ended is in flight no more."""
         for handle, event in self._executor.events(timeout_seconds):
+            lease.check()
             if flight := self._flights.get(handle):
                 if isinstance(event, Ended):
                     del self._flights[handle]
@@ -105,11 +111,13 @@ class Flights:
                 flight.dropped = True
                 self._executor.stop(handle, now=False)
 
-    def end_after(self, seconds: float, why: str) -> None:
-        """Ends runs that take longer."""
+    def end_after(self, minutes: float | None) -> None:
+        """Ends runs that take longer, if there is a limit."""
+        if minutes is None:
+            return
         for handle, flight in self._flights.items():
-            if time.monotonic() - flight.begun >= seconds and not flight.killed:
-                flight.killed = why
+            if time.monotonic() - flight.begun >= minutes * 60 and not flight.killed:
+                flight.killed = f"TimeoutError: took longer than sweep.timeout_minutes={minutes:g}"
                 self._executor.kill(handle)
 
     def stop(self, *, now: bool) -> None:

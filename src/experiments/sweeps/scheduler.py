@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from experiments.errors import InputError
-from experiments.results import lease
 from experiments.runner import check_room
 from experiments.sweeps import failures, locks
 from experiments.sweeps.executor import Ended, Ending, EpochDone, Event, Executor, Moved, Run
@@ -74,7 +73,7 @@ class Scheduler:
                 break
             self._take_in(TICK_SECONDS)
             self._pause_what_is_dropped()
-            self._end_what_takes_too_long()
+            self._in_flight.end_after(self._sweep.plan.execution.timeout_minutes)
             self._pass_the_stop_on()
         if self._reason and not self._told:  # nothing is running any more that has to stop
             self._pass_the_stop_on()
@@ -108,7 +107,6 @@ class Scheduler:
 
     def _begin(self, step: Step) -> None:
         """Starts a step, unless another sweep is training or has finished the same run."""
-        lease.check()
         status = self._sweep.statuses[step.job]
         try:
             check_room(self._sweep.home)
@@ -152,7 +150,6 @@ class Scheduler:
 
     def _take_in(self, timeout_seconds: float) -> None:
         for flight, event in self._in_flight.events(timeout_seconds):
-            lease.check()  # a planner that was frozen, and has a successor, does nothing more
             self._note(flight, event)
 
     def _note(self, flight: Flight, event: Event) -> None:
@@ -201,11 +198,6 @@ class Scheduler:
         self._stop_because(failures.reason_to_stop(self._endings, self._sweep.place, fail_fast=fail_fast))
         more = bool(self._in_flight) or any(True for _ in self._strategy.look(self._seen))
         self._followups.job_ended(status, more_to_come=more)
-
-    def _end_what_takes_too_long(self) -> None:
-        limit = self._sweep.plan.execution.timeout_minutes
-        if limit is not None:
-            self._in_flight.end_after(limit * 60, f"TimeoutError: took longer than sweep.timeout_minutes={limit:g}")
 
     def _pause_what_is_dropped(self) -> None:
         if self._in_flight:
