@@ -17,11 +17,14 @@ INSIDE_EXEC = (
     "import threading, time; threading.Thread(target=time.sleep, args=(9,), daemon=True).start(); "
     "exec('import os, signal\\nos.kill(os.getpid(), signal.SIGINT)')"
 )
+# What a library makes of it that turns every end of its own into an error.
+LIBRARYS_OWN = "\n    try: raise KeyboardInterrupt\n    except KeyboardInterrupt: raise ValueError('half a config')"
 COMMANDS = {
     "return 0": (0, ""),
     "raise InputError('optimizer: no such option', 'seed: must be')": (2, "optimizer: no such option\nseed: must be\n"),
     "raise DivergedError('the loss is not finite')": (2, "the loss is not finite\n"),
     "raise KeyboardInterrupt": (130, "stopped\n"),
+    LIBRARYS_OWN: (130, "stopped\n"),
     INSIDE_EXEC: (130, "stopped\n"),
 }
 

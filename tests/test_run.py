@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +113,12 @@ def interrupt_twice(home: Path) -> Ended:
 def interrupt_after_training(home: Path) -> Ended:
     """On a terminal, where the bar is."""
     screen, its_end = pty.openpty()
+    slowly = (
+        "import time; from experiments.results import drawing as d; from experiments.run import main\n"
+        "save = d._save; d._save = lambda *a: (time.sleep(0.5), save(*a)); main()"
+    )
     process = commands.start(
-        ["-m", "experiments.run", *SMALL, "figures=true", "model=linear", "training.epochs=2"],
+        ["-c", slowly, *SMALL, "figures=true", "model=linear", "training.epochs=2"],
         env=environment(home, TERM="xterm", COLUMNS="150"), stdin=its_end, stdout=its_end, stderr=its_end,
     )  # fmt: skip
     os.close(its_end)
@@ -283,12 +287,14 @@ def test_logged_model_is_served_over_http(ending: Ended) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "models", "serve", "-m", folder, "--env-manager", "local", "-h", "127.0.0.1",
-         "-p", str(port), "--workers", "1"],
-        env=environment(ending.home, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"),
-        cwd=ending.home, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    told = ending.home / "served.log"
+    with told.open("w") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "models", "serve", "-m", folder, "--env-manager", "local",
+             "-h", "127.0.0.1", "-p", str(port), "--workers", "1"],
+            env=environment(ending.home, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"),
+            cwd=ending.home, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
     try:
         images = load_config(record.directory / "config.yaml").dataset.load().test.images[:5]
         request = urllib.request.Request(
@@ -296,14 +302,15 @@ def test_logged_model_is_served_over_http(ending: Ended) -> None:
             json.dumps({"inputs": images.tolist()}).encode(),
             {"Content-Type": "application/json"},
         )
-        answer = ask(request, server)
+        answer = ask(request, server, told)
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
     np.testing.assert_allclose(answer["predictions"], record.predictions.test_probabilities[:5], atol=1e-6)
 
 
-def ask(request: urllib.request.Request, server: subprocess.Popen[bytes]) -> Any:
+def ask(request: urllib.request.Request, server: subprocess.Popen[bytes], told: Path) -> Any:
     """The answer of a server that may still be starting."""
     deadline = time.monotonic() + 90
     while time.monotonic() < deadline and server.poll() is None:
@@ -316,7 +323,7 @@ def ask(request: urllib.request.Request, server: subprocess.Popen[bytes]) -> Any
             if not isinstance(error.reason, ConnectionError):
                 raise
             time.sleep(0.5)
-    pytest.fail(f"the server did not answer; exit code {server.poll()}")
+    pytest.fail(f"the server did not answer; exit code {server.poll()}:\n{told.read_text()[-3000:]}")
 
 
 @after(run_without_store)

@@ -57,7 +57,7 @@ def seen(endings: dict[str, Ending[Seen]]) -> Seen:
 @pytest.mark.slow
 def test_search_that_was_killed_goes_on_and_ends_with_a_race(seen: Seen) -> None:
     first, again = seen.ends
-    assert (first.code, again.code) == (0, 0)
+    assert (first.code, again.code) == (0, 0), first.out
     assert "a search of 5 configurations" in first.out
     assert "rung 3 is decided: 2 of 2 go to the final" in first.out
     assert "a race of 2 over seeds 1-30" in first.out

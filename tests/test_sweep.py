@@ -499,7 +499,7 @@ def test_sweep_that_is_stopped_before_it_trains_leaves_nothing(home: Path, momen
             time.sleep(moment_seconds)
         command.process.send_signal(signal.SIGINT)
         ended = command.finish()
-    assert ended.code == 130
+    assert ended.code == 130, ended.err
     assert "Traceback" not in ended.err
     assert_nothing_runs(home)
     assert list((home / "multirun").glob("[0-9]*/[0-9]*")) == []

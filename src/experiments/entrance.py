@@ -54,10 +54,19 @@ def exit_with(command: Callable[[], int]) -> None:
     except BrokenPipeError:  # what a library printed, as Hydra's --help, had no reader any more
         write_nowhere(1)
         code = 0
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        if not _was_stopped(error):
+            raise
         # Where it came while a library ran an exec(), Python would in the end kill itself by the signal, although it
         # was caught here; the beginning of any exec() forgets that.
         exec("")  # noqa: S102
         complain("stopped")
         code = 130
     sys.exit(code)
+
+
+def _was_stopped(error: BaseException | None) -> bool:
+    """Whether it is Ctrl-C, or what a library has made of it."""
+    while error and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None

@@ -20,11 +20,11 @@ from experiments.recording import Origin
 from experiments.results import files, own_code, tracking
 from experiments.runner import check_room
 from experiments.screen import say, write_nowhere
-from experiments.sweeps import failures, finalize, preflight, tables
+from experiments.sweeps import failures, finalize, locks, preflight, tables
 from experiments.sweeps.archive import Archive
 from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Compose, Composer
-from experiments.sweeps.directory import find_place, freeze, locked
+from experiments.sweeps.directory import LOCKS, find_place, freeze, locked
 from experiments.sweeps.executor import Executor, LastingExecutor, Run
 from experiments.sweeps.executors import processes
 from experiments.sweeps.executors.choice import make_executor, share_again, waits
@@ -98,6 +98,7 @@ def launch(
         with locked(plan, home):
             sweep = _prepare(plan, home)
             code = _carry_out(sweep, strategy, hydra, on_change)
+            locks.clear(home / "multirun" / LOCKS, {s.job.run_key for s in sweep.statuses if s.state == JobState.DONE})
     directory_of = sweep.place.directory_of
     outcome = SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
     final = final_overrides(plan, strategy, sweep.statuses) if code != STOPPED else []

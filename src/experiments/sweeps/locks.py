@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def is_held(path: Path) -> bool:
     """Whether a process holds the lock at `path`; nothing is written."""
     found = look(path.parent, path.name)
     return found is not None and not found.is_over()
+
+
+def clear(folder: Path, names: Collection[str]) -> None:
+    """Removes what killed holders have left of some locks; those that are held stay.
+
+    Args:
+        folder: that holds the locks.
+        names: of locks that nobody needs any more.
+    """
+    entries = [entry.removeprefix(".").partition("-")[0] for entry in os.listdir(folder)] if folder.is_dir() else []
+    for name in set(entries).intersection(names):
+        with held(folder / name):
+            pass
 
 
 def holder(path: Path) -> str:
