@@ -42,7 +42,11 @@ def show_messages() -> None:
 
 
 def exit_with(command: Callable[[], int]) -> None:
-    """Ends the process with the command's exit code; with 2 after a mistake of the user, with 130 after Ctrl-C."""
+    """Ends the process with the command's exit code; with 2 after a mistake of the user, with 130 after Ctrl-C.
+
+    Raises:
+        Exception: what the command raises beside these.
+    """
     prepare_streams()
     show_messages()
     os.environ["MPLBACKEND"] = "agg"  # a matplotlibrc in the current folder may name any module
