@@ -252,6 +252,26 @@ def begin(made: Plan, home: Path) -> Place:
     return place
 
 
+@pytest.mark.parametrize(
+    ("asked", "begun"),
+    [(0, True), (1, False), (None, True)],
+    ids=["the same job first", "another job first", "carried out in another way"],
+)
+def test_sweep_that_was_begun_is_recognised_by_its_first_job(
+    planned: Planned, home: Path, asked: int | None, begun: bool
+) -> None:
+    made = planned("seed=0,1")
+    begin(made, home)
+    overrides = made.jobs[asked or 0].overrides
+    if asked is None:
+        overrides = ("sweep.dry_run=true", *overrides)
+    assert directory.seems_begun(overrides, home) == begun
+    for text in ("", "{", '{"jobs": [{"overrides": 7}]}', '{"overrides": {"a": 1}}'):
+        for plan in home.glob(f"multirun/*/{PLAN}"):
+            plan.write_text(text)
+        assert not directory.seems_begun(overrides, home)
+
+
 def test_frozen_plan_holds_every_resolved_config(planned: Planned, home: Path) -> None:
     made = planned("optimizer=sgd,adam", "seed=0,1")
     place = begin(made, home)

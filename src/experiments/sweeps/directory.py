@@ -9,7 +9,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 PLAN, LOCKS, ASIDE = "plan.json", ".locks", "set-aside"
 LONGEST_NAME = 40  # characters of a sweep's name that tell what varies
 HEAD_BYTES = 300  # of a plan.json: the key stands before the jobs
+FIRST_JOB_BYTES = 4000  # in which the overrides of the first job stand, if there are not very many
 KEY = re.compile(rb'"key": "([0-9a-f]{64})"')
 
 
@@ -78,6 +79,24 @@ def locked(plan: Plan, home: Path) -> Iterator[None]:
         if not mine:
             raise InputError(f"this sweep is being run already, by {locks.holder(path)}; wait for it or stop it")
         yield
+
+
+def seems_begun(overrides: Sequence[str], home: Path) -> bool:
+    """Whether a sweep's first job has these overrides: then the same command was probably given before."""
+    return any(_asks_the_same(path, overrides) for path in home.glob(f"multirun/*/{PLAN}"))
+
+
+def _asks_the_same(path: Path, overrides: Sequence[str]) -> bool:
+    """How a sweep is carried out is left aside. A plan that cannot be read so quickly asks something else."""
+    with suppress(OSError, InputError, ValueError, TypeError, AttributeError), open_file(path) as file:
+        head = file.read(FIRST_JOB_BYTES).decode(errors="replace").partition('"overrides": ')[2]
+        first, _ = json.JSONDecoder().raw_decode(head)
+        return _questions(first) == _questions(overrides)
+    return False
+
+
+def _questions(overrides: Sequence[str]) -> list[str]:
+    return [text for text in overrides if not text.startswith("sweep.")]
 
 
 def find_place(plan: Plan, home: Path) -> Place:

@@ -24,7 +24,7 @@ from experiments.sweeps import failures, finalize, locks, preflight, tables
 from experiments.sweeps.archive import Archive
 from experiments.sweeps.choice import choose, present
 from experiments.sweeps.composition import Compose, Composer
-from experiments.sweeps.directory import LOCKS, find_place, freeze, locked
+from experiments.sweeps.directory import LOCKS, find_place, freeze, locked, seems_begun
 from experiments.sweeps.executor import Executor, LastingExecutor, Run
 from experiments.sweeps.executors import processes
 from experiments.sweeps.executors.choice import make_executor, share_again, waits
@@ -44,6 +44,7 @@ from experiments.training.checkpoint import Checkpoints
 from experiments.training.interruption import SIGNALS, StopRequest, exit_now, listening
 
 log = logging.getLogger(__name__)
+MANY = 1000  # jobs, whose planning takes about as long as TensorFlow's import
 STOPPED = 130  # exit code of what the user has stopped
 LONGEST_SEARCH = 80  # characters of a search's name in that of its final: a title has 100 at most
 GRACEFUL_STOPS = 2  # number of graceful Ctrl-C; the next one exits at once
@@ -87,10 +88,12 @@ def launch(
         InputError: a mistake in any job; nothing was started and nothing is left.
     """
     home = files.home()
-    plan = make_plan(overrides, Composer(compose), ranges)
-    if title:
-        plan = replace(plan, execution=plan.execution.model_copy(update={"title": title(plan)}))
     with processes.none_left():
+        if len(overrides) >= MANY and not seems_begun(overrides[0], home):
+            processes.start_server()  # it imports TensorFlow on another core, meanwhile
+        plan = make_plan(overrides, Composer(compose), ranges)
+        if title:
+            plan = replace(plan, execution=plan.execution.model_copy(update={"title": title(plan)}))
         plan = use_gpus(plan)
         strategy = choose(plan)
         if plan.execution.dry_run:
