@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--processes",
         type=int,
-        help="how many run tests side by side; by default one more than cores, if files are many",
+        help="how many run tests side by side; by default one for each core, if files are many",
     )
 
 
@@ -68,7 +68,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     """Runs tests of several files side by side, but where they are debugged or their coverage is measured."""
     config, option = session.config, session.config.option
     many = len({item.path for item in session.items}) >= MANY_FILES
-    processes = option.processes or (available_cores() + 1 if many and commands.may_fork else 1)
+    processes = option.processes or (available_cores() if many and commands.may_fork else 1)
     if processes == 1 or option.collectonly or option.usepdb or config.pluginmanager.hasplugin("_cov"):
         return None
     commands.server()
@@ -271,7 +271,7 @@ def write_record(directory: Path, **fields: Any) -> Record:
     return record
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def messages_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the package has logged, and no library."""
     return [record.getMessage() for record in caplog.records if record.name.startswith("experiments")]
 

@@ -18,7 +18,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from rich.console import Console
 
-from conftest import SMALL, told, write_record
+from conftest import SMALL, messages_of, write_record
 from experiments.conf import CONF
 from experiments.config import config_key, former_run_keys, run_key
 from experiments.errors import InputError
@@ -150,7 +150,7 @@ def test_cores_are_shared(planned: Planned, choices: list[str], cores: int, work
 def test_more_workers_than_cores_are_capped_with_a_warning(planned: Planned, caplog: pytest.LogCaptureFixture) -> None:
     made = planned("seed=0,1,2,3", "sweep.workers=3", "training.threads=2", small=FREE, cores=4)
     assert made.workers == 2
-    assert told(caplog) == ["sweep.workers: 3 workers × 2 threads need more than the 4 cores here; using 2"]
+    assert messages_of(caplog) == ["sweep.workers: 3 workers × 2 threads need more than the 4 cores here; using 2"]
 
 
 def test_sweep_that_was_begun_goes_on_with_its_threads(planned: Planned, caplog: pytest.LogCaptureFixture) -> None:
@@ -158,7 +158,7 @@ def test_sweep_that_was_begun_goes_on_with_its_threads(planned: Planned, caplog:
     assert (made.workers, made.threads, caplog.messages) == (2, 1, [])
     made = with_threads(planned("seed=0,1", "training.threads=1", small=FREE), [4, 4])
     assert (made.workers, made.threads) == (1, 4)
-    assert told(caplog) == ["training.threads: this sweep was begun with 4 threads; it goes on with that"]
+    assert messages_of(caplog) == ["training.threads: this sweep was begun with 4 threads; it goes on with that"]
 
 
 def test_job_of_a_cluster_has_the_threads_that_it_asks_for_whatever_this_machine_has(planned: Planned) -> None:

@@ -15,7 +15,7 @@ import pytest
 import commands
 import slurm_cluster
 from conftest import Ended as Done
-from conftest import environment, epoch_row, started, told, write_record
+from conftest import environment, epoch_row, messages_of, started, write_record
 from experiments.config import compose
 from experiments.errors import InputError
 from experiments.ingredients.execution import SlurmSweep
@@ -462,7 +462,7 @@ def test_refused_submission_is_tried_again(tmp_path: Path, queue: Queue, caplog:
     queue.refusal = "sbatch: QOSMaxSubmitJobPerUserLimit"
     events(executor)
     events(executor)
-    assert told(caplog) == ["sbatch: QOSMaxSubmitJobPerUserLimit; 1 job to be submitted"]
+    assert messages_of(caplog) == ["sbatch: QOSMaxSubmitJobPerUserLimit; 1 job to be submitted"]
     queue.refusal = ""
     assert events(executor) == [Moved(running=False)]
 
