@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 from benchmarks.measurement import Row, run
 from experiments.comparison import decisions
@@ -11,7 +14,7 @@ from experiments.comparison.decisions import DECISIONS, Search
 from experiments.results import records
 from experiments.results.records import Record
 
-POINTS, EPOCHS = 40, 16
+POINTS, EPOCHS, SEEDS = 40, 16, (0, 1, 2)
 MOST_PART, MOST_REGRET = 0.2, 0.1  # of the grid's epochs; points of validation accuracy
 # The margin ends the final at once: it is not what is measured.
 COMMAND = (
@@ -22,25 +25,48 @@ COMMAND = (
 
 
 def measure() -> list[Row]:
+    """Searches of other points each: the seed draws them."""
+    return rows([_search_and_grid(seed) for seed in SEEDS])
+
+
+class Found(NamedTuple):
+    """Epochs that a search has spent, and the accuracies (%) of what it found and of the best of all its points."""
+
+    spent: int
+    found: float
+    best: float
+
+
+def rows(draws: Sequence[Found]) -> list[Row]:
+    """Medians; the regret with its range."""
+    what, n, grid = f"a search of {POINTS} points × {EPOCHS} epochs ÷ the grid of all", len(draws), POINTS * EPOCHS
+    spent = median(draw.spent for draw in draws)
+    regrets = [draw.best - draw.found for draw in draws]
+    shown = f"{median(regrets):.2f} ({min(regrets):.2f} to {max(regrets):.2f}) points"
+    sides = (f"{median(side):.2f} %" for side in ([d.found for d in draws], [d.best for d in draws]))
+    return [
+        Row(f"{what}: epochs", f"{spent:g}", str(grid), f"{spent / grid:.3f}", f"≤ {MOST_PART}", n),
+        Row(f"{what}: validation accuracy", *sides, shown, f"≤ {MOST_REGRET} points", n),
+    ]
+
+
+def _search_and_grid(seed: int) -> Found:
     """A search, then the same points all to their end: what was paused goes on to the bits of a run without pauses."""
+    command = [*COMMAND, f"seed={seed}"]
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        run(COMMAND, home)
+        run(command, home)
         spent = sum(record.epochs_run for record in _runs(home))
         best = _winner(home)
-        run([*COMMAND, "sweep.keep=1"], home)
+        run([*command, "sweep.keep=1"], home)
         whole = _runs(home)
     grid = sum(record.epochs_run for record in whole)
     if len(whole) != POINTS or grid != POINTS * EPOCHS:
         raise RuntimeError(f"the grid is not whole: {len(whole)} runs, {grid} epochs")
     scores = {record.directory.name: 100 * record.metrics["validation/accuracy"] for record in whole}
-    what = f"a search of {POINTS} points × {EPOCHS} epochs ÷ the grid of all"
-    regret = max(scores.values()) - scores[best]
-    found = f"{scores[best]:.2f} %", f"{max(scores.values()):.2f} %"
-    return [
-        Row(f"{what}: epochs", str(spent), str(grid), f"{spent / grid:.3f}", f"≤ {MOST_PART}", 1),
-        Row(f"{what}: validation accuracy", *found, f"{regret:.2f} points", f"≤ {MOST_REGRET} points", 1),
-    ]
+    draw = Found(spent, scores[best], max(scores.values()))
+    print(f"  seed {seed}: {draw}", flush=True)
+    return draw
 
 
 def _search(home: Path) -> Path:
