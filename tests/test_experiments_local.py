@@ -6,7 +6,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from experiments.errors import InputError
-from hydra_plugins.experiments_local import LocalSweeper, _count, _values
+from hydra_plugins.experiments_local import LocalSweeper, _count, _Returns, _values
 
 
 @pytest.mark.parametrize(
@@ -77,3 +77,13 @@ def test_automatic_seeds_replace_those_of_a_question() -> None:
     assert len(kept.jobs) == 60
     sweeper.sweep(["seed=auto", "sweep.until=all"])
     assert kept.jobs[0] == ["optimizer=sgd", "seed=0", "sweep.until=all"]
+
+
+def test_what_a_launcher_returns_is_made_when_it_is_asked_for() -> None:
+    asked: list[int] = []
+    returned = _Returns(range(5000), lambda job: asked.append(job) or job)  # type: ignore
+    assert len(returned) == 5000
+    assert asked == []
+    assert returned[7] == 7
+    assert list(returned[3:5]) == [3, 4]
+    assert asked == [7, 3, 4]

@@ -7,10 +7,10 @@ this module imports nothing but Hydra until a sweep is launched.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from math import ceil, prod
-from typing import Any
+from typing import Any, overload
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -108,6 +108,25 @@ def _values(override: Override) -> list[str]:
     return values
 
 
+class _Returns(Sequence[JobReturn]):
+    """What a launcher returns of its jobs, each made when it is asked for: that takes milliseconds a job."""
+
+    def __init__(self, jobs: Sequence[Any], make: Callable[[Any], JobReturn]) -> None:
+        self._jobs, self._make = jobs, make
+
+    def __len__(self) -> int:
+        """How many jobs there were."""
+        return len(self._jobs)
+
+    @overload
+    def __getitem__(self, place: int) -> JobReturn: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[JobReturn]: ...
+    def __getitem__(self, place: int | slice) -> JobReturn | Sequence[JobReturn]:
+        """That of one job, or of several."""
+        return _Returns(self._jobs[place], self._make) if isinstance(place, slice) else self._make(self._jobs[place])
+
+
 class LocalLauncher(Launcher):  # type: ignore[misc]
     """Carries out a sweep on this machine, a fresh process per job."""
 
@@ -131,7 +150,7 @@ class LocalLauncher(Launcher):  # type: ignore[misc]
         hydra: Any = OmegaConf.to_container(self._config.hydra, enum_to_str=True)
         outcome = launch(job_overrides, self._compose, hydra, self._notify, ranges)
         self._task.code = outcome.exit_code
-        return [self._returned(job) for job in outcome.jobs]
+        return _Returns(outcome.jobs, self._returned)
 
     def _compose(self, overrides: list[str]) -> Any:
         return self._context.config_loader.load_sweep_config(self._config, overrides)
