@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+from benchmarks.planning import command
 from experiments import run
 from experiments.results import environment
 from experiments.results.process import Process
@@ -85,10 +86,7 @@ def main(jobs: int, starts: int) -> None:
     launch.make_executor = lambda sweep: AtOnce(sweep, starts)
     launch.processes.start_server = lambda: None  # type: ignore[attr-defined]
     launch.preflight.check = lambda *_: None  # type: ignore[attr-defined]
-    sys.argv = [
-        "experiments.run", "-m", "dataset=digits", "model=linear", "training.epochs=1", "tracking=none",
-        "sweep.title=many", f"sweep.most_jobs={jobs}", f"seed=range({jobs})",
-    ]  # fmt: skip
+    sys.argv = command(jobs)[1:]
     run.main()
 
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from benchmarks.measurement import HERE, Row, run, state
-from benchmarks.resume import fill, is_finished
+from benchmarks.resume import SWEEP, begin, fill
 
 SIZES = {5_000: 5, 20_000: 9}  # jobs → the most seconds to the first that is done
-STARTS, ROUNDS, POLL_SECONDS = 200, 3, 0.02
+STARTS, ROUNDS = 200, 3
 MOST_MILLISECONDS, MOST_MB, MOST_SECONDS = 5, 500, 2
-SWEEP = Path("multirun") / "many"
 
 
 def measure() -> list[Row]:
@@ -44,7 +39,7 @@ def _start(jobs: int) -> dict[str, float]:
 
 def _first(jobs: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        seconds = begin(Path(folder), jobs)
+        seconds = begin(Path(folder), command(jobs))
     print(f"  {jobs:,} jobs: the first is done after {seconds:.1f} s", flush=True)
     return seconds
 
@@ -57,24 +52,11 @@ def command(jobs: int, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def begin(home: Path, jobs: int) -> float:
-    """Starts the sweep, and stops it when its first job has finished; returns the seconds until then."""
-    environ = os.environ | {"EXPERIMENTS_HOME": str(home)}
-    started = time.perf_counter()
-    with subprocess.Popen([sys.executable, *command(jobs)], env=environ, stdout=subprocess.DEVNULL) as process:
-        while not is_finished(home / SWEEP / "0") and process.poll() is None:
-            time.sleep(POLL_SECONDS)
-        seconds = time.perf_counter() - started
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)
-    return seconds
-
-
 def _second_look(jobs: int) -> Row:
     """What is known of every job, without the comparison of the runs: the plan is printed."""
     with tempfile.TemporaryDirectory() as folder:
         home, taken = Path(folder), []
-        begin(home, jobs)
+        begin(home, command(jobs))
         fill(home / SWEEP)
         for _ in range(ROUNDS):
             started = time.perf_counter()

@@ -10,13 +10,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measurement import Row, run, state
 from experiments.errors import InputError
 from experiments.results import files, records
 
-JOBS, ROUNDS = 500, 3
+JOBS, ROUNDS, POLL_SECONDS = 500, 3, 0.02
 SWEEP = Path("multirun") / "many"
 COMMAND = [
     "-m", "experiments.run", "-m", "dataset=digits", "model=linear", "training.epochs=1", "tracking=none",
@@ -28,7 +29,7 @@ def measure() -> list[Row]:
     """A sweep that was stopped after its first job, whose others are copies of that one under their own keys."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
-        begin(home)
+        begin(home, COMMAND)
         fill(home / SWEEP)
         run(COMMAND, home)  # finds all done, and compares the runs: once
         taken = []
@@ -41,14 +42,17 @@ def measure() -> list[Row]:
     return [state(f"planning and resuming a sweep of {JOBS} finished jobs, with unchanged code", taken, " s", "≤ 5 s")]
 
 
-def begin(home: Path) -> None:
-    """Starts the sweep and stops it when its first job has finished."""
+def begin(home: Path, command: Sequence[str]) -> float:
+    """Starts a sweep and stops it when its first job has finished; returns the seconds until then."""
     environ = os.environ | {"EXPERIMENTS_HOME": str(home)}
-    with subprocess.Popen([sys.executable, *COMMAND], env=environ, stdout=subprocess.DEVNULL) as process:
+    started = time.perf_counter()
+    with subprocess.Popen([sys.executable, *command], env=environ, stdout=subprocess.DEVNULL) as process:
         while not is_finished(home / SWEEP / "0") and process.poll() is None:
-            time.sleep(0.1)
+            time.sleep(POLL_SECONDS)
+        seconds = time.perf_counter() - started
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGTERM)
+    return seconds
 
 
 def is_finished(directory: Path) -> bool:

@@ -242,14 +242,21 @@ def started(home: Path, *arguments: str, fork: bool = True, **variables: str) ->
             stderr=errors,
             fork=fork,
         ) as process,
+        killed_at_the_end(process),
     ):
-        too_long = threading.Timer(300, process.kill)
-        too_long.start()
-        try:
-            yield Command(process, errors, home)
-        finally:
-            too_long.cancel()
-            process.kill()
+        yield Command(process, errors, home)
+
+
+@contextlib.contextmanager
+def killed_at_the_end(process: commands.Process) -> Iterator[None]:
+    """Whatever the block does, and however long: its process is killed after five minutes at the latest."""
+    too_long = threading.Timer(300, process.kill)
+    too_long.start()
+    try:
+        yield
+    finally:
+        too_long.cancel()
+        process.kill()
 
 
 def write_record(directory: Path, **fields: Any) -> Record:

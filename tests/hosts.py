@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import psutil
 import pytest
 
 import commands
-from conftest import Command, environment
+from conftest import Command, environment, killed_at_the_end
 
 # A host for a command, on the same disk as all others.
 HOST = ("unshare", "--uts", "--net", "--pid", "--fork", "--mount-proc", "--kill-child")
@@ -100,11 +99,6 @@ def planner(home: Path, *arguments: str, host: str, ahead_seconds: int = 0, **va
         commands.start(
             ["-c", code], env=environment(home, **variables), cwd=home.parent, stdout=subprocess.PIPE, stderr=errors
         ) as process,
+        killed_at_the_end(process),
     ):
-        too_long = threading.Timer(300, process.kill)
-        too_long.start()
-        try:
-            yield Planner(process, errors, home)
-        finally:
-            too_long.cancel()
-            process.kill()
+        yield Planner(process, errors, home)

@@ -266,7 +266,7 @@ def test_sweep_that_was_begun_is_recognised_by_its_first_job(
     if asked is None:
         overrides = ("sweep.dry_run=true", *overrides)
     assert directory.seems_begun(overrides, home) == begun
-    for text in ("", "{", '{"jobs": [{"overrides": 7}]}', '{"overrides": {"a": 1}}'):
+    for text in ("", "{", '{"jobs": [{"overrides": 7}]}', '{"overrides": {"a": 1}}', '{"overrides": ' + "[" * 3900):
         for plan in home.glob(f"multirun/*/{PLAN}"):
             plan.write_text(text)
         assert not directory.seems_begun(overrides, home)

@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import zipfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -445,6 +446,18 @@ def test_link_that_leads_out_of_a_run_is_refused(name: str, stranger: Path, tmp_
     place.unlink()
     place.symlink_to(stranger / files.CONFIG)  # within it is its own affair
     assert records.load(stranger).name == "theirs"
+
+
+def test_link_is_seen_below_more_folders_than_python_can_call_functions(stranger: Path, tmp_path: Path) -> None:
+    depth = sys.getrecursionlimit() + 200
+    deepest = stranger / "/".join("d" * depth)
+    subprocess.run(["mkdir", "-p", str(deepest)], check=True)
+    records.load(stranger)
+    (deepest / "x").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="leads out of the run directory"):
+        records.load(stranger)
+    (deepest / "x").unlink()
+    subprocess.run(["rm", "-r", str(stranger / "d")], check=True)  # what removes the folders of tests would call itself
 
 
 def test_linked_run_of_a_sweep_is_whole(stranger: Path, home: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -44,6 +45,12 @@ def open_screen() -> Screen:
     """The console of standard output as it is now; wide where that is no terminal."""
     screen = Screen()
     return screen if screen.is_terminal or screen.is_jupyter else Screen(width=WIDE)
+
+
+def log_prose(log: logging.Logger, text: str, console: Console) -> None:
+    """Tells a sentence to somebody who reads the console."""
+    for line in prose(text, console):
+        log.info("%s", line)
 
 
 def prose(text: str, console: Console) -> list[str]:

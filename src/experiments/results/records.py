@@ -356,10 +356,13 @@ def _refuse_ways_out(directory: Path) -> None:
             raise InputError(f"{path}: leads out of the run directory; a run holds its own files")
 
 
-def _links(directory: str | Path) -> Iterator[str]:
-    with suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                yield entry.path
-            elif entry.is_dir(follow_symlinks=False):
-                yield from _links(entry.path)
+def _links(directory: Path) -> Iterator[str]:
+    """All links below a directory, however deep: folder after folder, each closed before the next is opened."""
+    folders = [str(directory)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    yield entry.path
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)

@@ -36,7 +36,6 @@ class Archive:
         self._folders = _Folders()
         self._written: dict[Path, int] = {}  # when each record was written that had not finished then
         self._finished: defaultdict[str, list[Path]] = defaultdict(list)
-        self._loaded: dict[Path, Record] = {}
         self._holds_old = False  # runs from before there were digests of sources: their keys may follow former rules
         self.reread()
 
@@ -54,9 +53,8 @@ class Archive:
 
     def _accepted(self, directory: Path) -> Record | None:
         with suppress(InputError):  # a damaged one is named when its own sweep looks at it; one may be gone
-            record = self._loaded.get(directory) or records.load(directory)
-            self._loaded[directory] = record
-            if (directory / files.RECORD).exists() and self.accepts(record):
+            record = records.load(directory)
+            if self.accepts(record):
                 return record
         return None
 

@@ -88,7 +88,7 @@ def seems_begun(overrides: Sequence[str], home: Path) -> bool:
 
 def _asks_the_same(path: Path, overrides: Sequence[str]) -> bool:
     """How a sweep is carried out is left aside. A plan that cannot be read so quickly asks something else."""
-    with suppress(OSError, InputError, ValueError, TypeError, AttributeError), open_file(path) as file:
+    with suppress(OSError, InputError, ValueError, TypeError, AttributeError, RecursionError), open_file(path) as file:
         head = file.read(FIRST_JOB_BYTES).decode(errors="replace").partition('"overrides": ')[2]
         first, _ = json.JSONDecoder().raw_decode(head)
         return _questions(first) == _questions(overrides)
@@ -156,7 +156,7 @@ def _begun(path: Path, plan: Plan) -> Place:
         frozen = bring_up("plan", read_json(path / PLAN, PLAN_BYTES))["jobs"]
         same = len(frozen) == len(plan.jobs) or bool(plan.ranges)  # a search may get more jobs, or ask for fewer
         same = same and all(_is_job(job, was) for job, was in zip(plan.jobs, frozen, strict=False))
-        threads = [_threads_of(was) for was in frozen[: len(plan.jobs)]]
+        threads = [was["config"]["training"]["threads"] or 1 for was in frozen[: len(plan.jobs)]]
     except FormatError as error:
         raise InputError(f"{path / PLAN}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError, InputError) as error:
@@ -173,13 +173,6 @@ def _is_job(job: Job, was: Mapping[str, Any]) -> bool:
     if was["config"] == job.config.to_saved():
         return job.is_run(was["run_key"])
     return validate_saved(was["config"]).identity() == job.config.identity() and job.is_run(was["run_key"])
-
-
-def _threads_of(was: Mapping[str, Any]) -> int:
-    threads = was["config"]["training"]["threads"] or 1
-    if not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"training.threads must be 1 or more, received {threads!r}")
-    return threads
 
 
 def _frozen(plan: Plan) -> dict[str, Any]:

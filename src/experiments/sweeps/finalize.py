@@ -9,10 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from experiments.bounded import RECORD_BYTES, read_json
-from experiments.console import prose
+from experiments.console import log_prose
 from experiments.errors import InputError
 from experiments.results import files, tracking_sweep
 from experiments.screen import say
@@ -116,7 +114,7 @@ def leave(sweep: Sweep, left: Sequence[str], *, asked: int) -> int:
 def answer_again(sweep: Sweep) -> list[str]:
     """The answer of a sweep that has been closed, computed anew from its runs in this process."""
     try:
-        return _told(compare_runs(_compared(sweep), sweep.place.path), sweep.console)
+        return _told(compare_runs(_compared(sweep), sweep.place.path))
     except (InputError, OSError) as error:
         log.warning("the report cannot be written: %s", error)
         return []
@@ -139,12 +137,11 @@ def _compare(sweep: Sweep) -> list[str]:
     except InputError as error:
         log.warning("the report cannot be written: %s", error)
         return []
-    return _told(compared, sweep.console)
+    return _told(compared)
 
 
-def _told(compared: Compared, console: Console) -> list[str]:
-    lines = [line for sentence in compared.sentences for line in prose(sentence, console)]
-    return [*lines, f"report: {compared.files[0]}"]
+def _told(compared: Compared) -> list[str]:
+    return [*compared.sentences, f"report: {compared.files[0]}"]
 
 
 def tell(sweep: Sweep, presenter: Presenter, answer: Sequence[str], *, asked: int) -> int:
@@ -161,11 +158,10 @@ def tell(sweep: Sweep, presenter: Presenter, answer: Sequence[str], *, asked: in
     failed = counts[JobState.FAILED] + counts[JobState.DIVERGED]
     missing = presenter.missing()
     sweep.console.print("", tables.draw(presenter.table(), sweep.console), "", sep="\n")
-    for line in answer:
-        log.info(line)
+    for text in answer:
+        log_prose(log, text, sweep.console)
     for text in presenter.closing():
-        for line in prose(text, sweep.console):
-            log.info(line)
+        log_prose(log, text, sweep.console)
     if line := unmet(sweep):
         log.warning("%s", line)
     unmirrored = sum(not record.mlflow.synced for record in sweep.records())

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
-from experiments.console import open_screen, prose
+from experiments.console import log_prose, open_screen
 from experiments.errors import InputError
 from experiments.recording import Origin
 from experiments.results import files, own_code, tracking
@@ -155,8 +155,7 @@ def _carry_out(
     todo = _todo(sweep, strategy)
     first, *others = presenter.announce()
     for text in (f"{place.name}: {first}", *others):
-        for line in prose(text, sweep.console):
-            log.info("%s", line)
+        log_prose(log, text, sweep.console)
     if not place.is_new:
         presenter.begin()
     if not todo and finalize.is_closed(sweep):

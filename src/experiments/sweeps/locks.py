@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from experiments.errors import BusyError
@@ -45,10 +45,11 @@ def clear(folder: Path, names: Collection[str]) -> None:
         folder: that holds the locks.
         names: of locks that nobody needs any more.
     """
-    entries = [entry.removeprefix(".").partition("-")[0] for entry in os.listdir(folder)] if folder.is_dir() else []
-    for name in set(entries).intersection(names):
-        with held(folder / name):
-            pass
+    with suppress(OSError):  # what cannot be removed does no harm
+        left = {entry.removeprefix(".").partition("-")[0] for entry in os.listdir(folder)}
+        for name in left.intersection(names):
+            with held(folder / name):
+                pass
 
 
 def holder(path: Path) -> str:

@@ -10,7 +10,7 @@ from experiments.comparison.formats import names
 from experiments.comparison.races import Scale
 from experiments.comparison.sequential import FIRST_ROUND
 from experiments.comparison.settings import label
-from experiments.console import prose
+from experiments.console import log_prose
 from experiments.errors import InputError
 from experiments.sweeps.decision_log import DecisionLog
 from experiments.sweeps.jobs import Job, count
@@ -99,8 +99,7 @@ class RacePresenter:
             InputError: it is not what was decided before, or cannot be written.
         """
         for made in self._log.update(results_of(self._sweep.statuses)):
-            for line in prose(self._told(made), self._sweep.console):
-                log.info("%s", line)
+            log_prose(log, self._told(made), self._sweep.console)
 
     def _told(self, made: Round) -> str:
         leader = self._labels[made.leader]

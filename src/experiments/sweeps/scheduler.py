@@ -81,8 +81,10 @@ class Scheduler:
 
     def _drop_what_an_earlier_planner_submitted(self) -> None:
         """What the strategy does not want any more of that is followed, so that it can be told to stop."""
+        if not self._in_flight.last:
+            return
         wanted = {step.job for step in self._strategy.look(self._seen)}
-        for status in self._sweep.todo if self._in_flight.last else ():
+        for status in self._sweep.todo:
             if status.job.number not in wanted and self._in_flight.carries(self._sweep.place.directory_of(status.job)):
                 self._submit(status, Step(status.job.number))
         self._pause_what_is_dropped()
@@ -99,7 +101,7 @@ class Scheduler:
         left = False
         while not self._stopping():
             steps = self._strategy.look(self._seen)
-            step, left = first_to_start(steps, self._in_flight.jobs, self._not_before)
+            step, left = first_to_start(steps, self._in_flight.jobs, self._not_before, time.monotonic())
             if self._in_flight.are_full or not step:
                 break
             self._begin(step)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from experiments.comparison.formats import count, names
 from experiments.comparison.settings import label
-from experiments.console import prose
+from experiments.console import log_prose
 from experiments.sweeps.decision_log import DecisionLog
 from experiments.sweeps.presenter import OnChange
 from experiments.sweeps.progress import Progress
@@ -77,8 +77,7 @@ class SearchPresenter:
             goal = "to the final" if made.rung == len(RUNGS) else f"on to {_part(made.rung)}"
             entered = len(made.results) + len(made.failed)
             told = f"rung {made.rung} is decided: {len(made.kept)} of {entered} go {goal}: {best}"
-            for line in prose(told, self._sweep.console):
-                log.info("%s", line)
+            log_prose(log, told, self._sweep.console)
 
     def progress(self, on_change: OnChange) -> Progress:
         """A row for each configuration."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -58,16 +57,17 @@ class Strategy(Protocol):
 
 
 def first_to_start(
-    steps: Iterable[Step], running: Collection[int], not_before: Mapping[int, float]
+    steps: Iterable[Step], running: Collection[int], not_before: Mapping[int, float], now: float
 ) -> tuple[Step | None, bool]:
     """The first step that may start now, and whether there is any whose job does not run.
 
     Args:
         steps: of a strategy; they are read as far as they are needed.
         running: numbers of jobs.
-        not_before: job → the earliest time that it may start, by the monotonic clock.
+        not_before: job → the earliest time that it may start.
+        now: by the same clock.
     """
-    left, now = False, time.monotonic()
+    left = False
     for step in steps:
         if step.job not in running:
             left = True
