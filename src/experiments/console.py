@@ -48,7 +48,13 @@ def open_screen() -> Screen:
 
 
 def log_prose(log: logging.Logger, text: str, console: Console) -> None:
-    """Tells a sentence to somebody who reads the console."""
+    """Tells a sentence to somebody who reads the console.
+
+    Args:
+        log: Who tells it, a logger of the package.
+        text: The sentence.
+        console: Where it is read: its width decides where lines end.
+    """
     for line in prose(text, console):
         log.info("%s", line)
 
