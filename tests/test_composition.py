@@ -134,6 +134,24 @@ def test_values_cost_one_composition_and_options_one_each(hydra: Counted, compos
     assert len(hydra.calls) == 1 + len(optimizers) + len(schedules)
 
 
+@pytest.mark.parametrize(
+    "others",
+    [["optimizer=sgd"], ["experiment=overfitting"], ["optimizer.learning_rate=${seed}"], ["+seed=1"], ["++seed=9"],
+     ["seed=3"], ["~seed"], ["sweep.workers=2"]],
+)  # fmt: skip
+@pytest.mark.parametrize("seed", ["seed=5", "seed=4294967295", "seed=4294967296", "seed=007", "seed=-1", "seed=1.0"])
+def test_seeds_beside_known_options_give_what_hydra_gives(composer: Composer, others: list[str], seed: str) -> None:
+    by_composer(composer, [*others, "seed=2"])
+    for job in ([*others, seed], [seed, *others], [seed]):
+        assert by_composer(composer, job) == by_hydra(job), job
+
+
+def test_jobs_that_differ_in_their_seed_alone_share_their_options(composer: Composer) -> None:
+    (first, _), (second, _) = (composer.compose(["optimizer=sgd", f"seed={seed}"]) for seed in (1, 2))
+    assert (first.seed, second.seed) == (1, 2)
+    assert all(getattr(first, name) is value for name, value in second if name != "seed")
+
+
 def test_bad_value_in_many_jobs_is_composed_once(hydra: Counted, composer: Composer) -> None:
     for seed in range(5):
         with pytest.raises(InputError, match=r"optimizer=adma: no such option; did you mean adam\?"):

@@ -17,6 +17,8 @@ from pydantic.fields import FieldInfo
 
 from experiments.conf import CONF
 from experiments.config import (
+    SEEDS,
+    Keys,
     RunConfig,
     available_cores,
     compose,
@@ -399,6 +401,16 @@ def test_repetitions_share_their_config_key_but_not_their_run_key() -> None:
     assert run_key(first, DIGEST) != run_key(second, DIGEST)
     assert config_key(first, DIGEST) != run_key(first, DIGEST)
     assert config_key(first, DIGEST) != config_key(changed("training.epochs", 3), DIGEST)
+
+
+@pytest.mark.parametrize("group_and_name", [("dataset", "digits"), ("model", "resnet"), ("regularization", "full")])
+def test_keys_of_many_seeds_are_digests_of_their_identities(group_and_name: tuple[str, str]) -> None:
+    config = with_option(*group_and_name)
+    keys = Keys(config, DIGEST)
+    for seed in (0, 7, SEEDS - 1):
+        identity = config.with_seed(seed).identity() | {"dataset_digest": DIGEST}
+        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        assert keys.run_key(seed) == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_a_whole_number_and_the_same_fraction_are_one_value() -> None:

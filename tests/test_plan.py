@@ -91,7 +91,7 @@ def test_jobs_are_numbered_named_and_keyed(planned: Planned) -> None:
     assert made.image_shapes == {made.jobs[0].config.dataset.model_dump_json(): (28, 28, 1, 10)}
 
 
-def test_what_varies_has_short_names_unless_two_would_be_alike(planned: Planned, composer: Composer) -> None:
+def test_what_varies_has_short_names_unless_two_would_be_alike(planned: Planned) -> None:
     made = planned("optimizer.learning_rate=0.1,0.2", "training.epochs=3", "seed=0,1")
     assert made.varied == ("learning_rate", "seed")
     assert made.jobs[3].varied == {"learning_rate": 0.2, "seed": 1}
@@ -99,8 +99,8 @@ def test_what_varies_has_short_names_unless_two_would_be_alike(planned: Planned,
     assert options.varied == ("regularization", "l2", "weight_decay")
     lists = planned("model=mlp", "model.units=[3],[4]", "seed=0,1")
     assert lists.jobs[3].varied == {"units": "[4]", "seed": 1}
-    alike = [[composer.parse(text) for text in job] for job in (["a.x=1", "b.x=3"], ["a.x=2", "b.x=4"])]
-    assert planning._varied(alike) == [{"a.x": 1, "b.x": 3}, {"a.x": 2, "b.x": 4}]
+    alike = [{"a.x": 1, "b.x": 3}, {"a.x": 2, "b.x": 4}]
+    assert planning._varied(alike, planning._short_names(alike)) == [{"a.x": 1, "b.x": 3}, {"a.x": 2, "b.x": 4}]
 
 
 def test_single_job_is_a_sweep_too(planned: Planned) -> None:

@@ -139,12 +139,20 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise InputError(f"{where}: must be JSON of at most {DEEPEST_JSON} levels") from None
     except ValueError as error:  # also what is no UTF-8, or a number of thousands of digits
         raise InputError(f"{where}: is not JSON ({error})") from None
+    if _brackets(text) <= DEEPEST_JSON:  # it cannot be deeper, and need not be walked through
+        return value
     level = [value]
     for _ in range(DEEPEST_JSON):
         level = [child for node in level for child in _children(node)]
         if not level:
             return value
     raise InputError(f"{where}: must be JSON of at most {DEEPEST_JSON} levels")
+
+
+def _brackets(text: str | bytes) -> int:
+    if isinstance(text, str):
+        return text.count("{") + text.count("[")
+    return text.count(b"{") + text.count(b"[")
 
 
 def _children(node: Any) -> Iterable[Any]:

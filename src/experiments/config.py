@@ -36,6 +36,9 @@ LATER_KNOBS: tuple[dict[str, float], ...] = (  # of `Augmentation`, as they came
 )
 
 
+SEEDS = 2**32  # NumPy's and Keras' seeds are below
+
+
 class RunConfig(Option):
     """Everything that one run is made of."""
 
@@ -47,7 +50,7 @@ class RunConfig(Option):
     training: Training
     tracking: Tracking
     figures: Annotated[bool, AsBefore(True)]
-    seed: Annotated[int, Field(ge=0, lt=2**32)]  # the range of NumPy's and Keras' seeds
+    seed: Annotated[int, Field(ge=0, lt=SEEDS)]
 
     def identity(self) -> dict[str, Any]:
         """What can change the result: not threads, tracking, figures, what is told beside, where data lie, nor a seal.
@@ -82,7 +85,13 @@ class RunConfig(Option):
 
     def with_threads(self, threads: int) -> RunConfig:
         """The same config with the number of threads written down."""
+        if self.training.threads == threads:
+            return self
         return self.model_copy(update={"training": self.training.model_copy(update={"threads": threads})})
+
+    def with_seed(self, seed: int) -> RunConfig:
+        """The same config, made of the same options, with another seed in [0, `SEEDS`)."""
+        return self.model_copy(update={"seed": seed})
 
     def to_saved(self) -> dict[str, Any]:
         """What a saved file holds: the format and every value, plain, nothing to resolve."""
@@ -128,13 +137,22 @@ class Composition(NamedTuple):
 
 def run_key(config: RunConfig, dataset_digest: str) -> str:
     """SHA-256 (hex) over all that can change the result: runs that share it are the same run."""
-    return keys_of(config, dataset_digest)[0]
+    return Keys(config, dataset_digest).run_key(config.seed)
 
 
-def keys_of(config: RunConfig, dataset_digest: str) -> tuple[str, str]:
-    """`run_key` and `config_key` of a config, at the price of one."""
-    identity = config.identity() | {"dataset_digest": dataset_digest}
-    return _digest(identity), _digest({name: value for name, value in identity.items() if name != "seed"})
+class Keys:
+    """`config_key` of a config, and the `run_key` of each seed: of thousands at the price of a few."""
+
+    def __init__(self, config: RunConfig, dataset_digest: str) -> None:
+        identity = config.identity() | {"dataset_digest": dataset_digest}
+        before = {name: value for name, value in identity.items() if name < "seed"}
+        after = {name: value for name, value in identity.items() if name > "seed"}
+        self.config_key = _digest(before | after)
+        self._start, self._end = _json(before).removesuffix("}"), _json(after).removeprefix("{")
+
+    def run_key(self, seed: int) -> str:
+        """SHA-256 (hex) over the identity with this seed."""
+        return _sha256(f'{self._start},"seed":{seed},{self._end}')
 
 
 def former_run_keys(config: RunConfig, dataset_digest: str) -> list[str]:
@@ -155,11 +173,18 @@ def is_run(key: str, config: RunConfig, dataset_digest: str) -> bool:
 
 def config_key(config: RunConfig, dataset_digest: str) -> str:
     """`run_key` without the seed: runs that share it are repetitions of one configuration."""
-    return keys_of(config, dataset_digest)[1]
+    return Keys(config, dataset_digest).config_key
 
 
 def _digest(values: Mapping[str, Any]) -> str:
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _sha256(_json(values))
+
+
+def _json(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 

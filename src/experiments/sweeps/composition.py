@@ -17,13 +17,14 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from experiments.config import Composition, explain_composition, validate_composed
+from experiments.config import SEEDS, Composition, explain_composition, validate_composed
 from experiments.errors import InputError
 
 Values = dict[str, Any]
 Compose = Callable[[list[str]], Any]  # what Hydra makes of overrides: an omegaconf DictConfig
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)  # ValueError: a choice that is no word
 NUMBERED = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*=)(0|[1-9][0-9]{0,15})")
+SEED = re.compile(r"seed=(0|[1-9][0-9]{0,9})")
 MISSING = "???"  # OmegaConf's mark of a value that must be given
 
 
@@ -44,15 +45,25 @@ class Composer:
         self._parsed: dict[str, Override] = {}
         self._whole: dict[tuple[str, ...], _Composed | InputError] = {}
         self._joined: dict[tuple[str, ...], Values | None] = {}
+        self._but_for_the_seed: dict[tuple[str, ...], Composition] = {}
 
     def compose(self, overrides: Sequence[str]) -> Composition:
         """The validated config of a job and its sweep's, equal to what Hydra would compose from all its overrides.
 
+        Jobs that differ in their seed alone are made of the same options, the very objects.
+
         Raises:
             InputError: with one line per mistake.
         """
+        others = tuple(text for text in overrides if not text.startswith("seed="))
+        seed = _only_seed(overrides)
+        if seed is not None and (known := self._but_for_the_seed.get(others)):
+            return known._replace(config=known.config.with_seed(seed))
         values = self._quickly([self.parse(text) for text in overrides])
-        return validate_composed(self._by_hydra(overrides).values if values is None else values)
+        composition = validate_composed(self._by_hydra(overrides).values if values is None else values)
+        if seed is not None and values is not None:  # then nothing refers to the seed, and nothing else sets it
+            self._but_for_the_seed[others] = composition
+        return composition
 
     def parse(self, text: str) -> Override:
         """One override in Hydra's own reading."""
@@ -133,6 +144,13 @@ class Composer:
         if isinstance(found, InputError):
             raise InputError(*found.mistakes)
         return found
+
+
+def _only_seed(overrides: Sequence[str]) -> int | None:
+    """The valid seed that is given once, as a plain number; None where it is not so."""
+    given = [text for text in overrides if text.startswith("seed=")]
+    number = SEED.fullmatch(given[0]) if len(given) == 1 else None
+    return int(number[1]) if number and int(number[1]) < SEEDS else None
 
 
 def _plain(composed: Any) -> _Composed:

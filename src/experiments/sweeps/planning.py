@@ -8,12 +8,13 @@ import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
 
-from experiments.config import Composition, RunConfig, keys_of
+from experiments.config import Composition, Keys, RunConfig
 from experiments.errors import InputError
+from experiments.ingredients.option import Option
 from experiments.ingredients.splits import Split
 from experiments.results import environment, own_code
 from experiments.sweeps.composition import Composer
@@ -37,7 +38,9 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
     if not overrides:
         raise InputError("the sweep is empty: give at least one value, as in optimizer=sgd,adam")
     parsed = [[composer.parse(text) for text in job] for job in overrides]
-    varied = _varied(parsed)
+    values = _values(parsed)
+    short = _short_names(values)
+    varied = _varied(values, short)
     mistakes, composed = _Mistakes(varied), []
     for number, given in enumerate(overrides):
         with mistakes.of(number):
@@ -48,16 +51,12 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
     data = _Data(decides=composed[0].sweep.until == "decided" or ranges is not None)
     for number, (config, _) in enumerate(composed):
         with mistakes.of(number):
-            resolved, digest = data.resolve(config)
-            keys = keys_of(resolved, digest)
-            jobs.append(Job(number, tuple(overrides[number]), varied[number], config, resolved, *keys, digest))
+            jobs.append(data.job(number, overrides[number], varied[number], config))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
-    own = {own_code.digest_of(job.config.model_dump()) for job in jobs} - {None}
     what = [job.run_key for job in jobs] if ranges is None else [jobs[0].run_key, list(ranges.items())]
-    identity = [what, environment.sources_digest(), environment.versions(), *sorted(map(str, own))]
+    identity = [what, environment.sources_digest(), environment.versions(), *sorted(data.own_code)]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    short = _short_names(_values(parsed))
     named = {short.get(key, key): text for key, text in (ranges or {}).items()}
     return share_resources(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation, named))
 
@@ -88,15 +87,14 @@ class _Mistakes:
             raise InputError(*(f"{name_jobs(jobs, self._varied)}: {text}" for text, jobs in self._jobs.items()))
 
 
-def _varied(jobs: Sequence[Sequence[Override]]) -> list[dict[str, Any]]:
-    """What differs between the jobs, by short names; in a search some have more keys than others."""
-    values = _values(jobs)
-    short = _short_names(values)
-    return [{name: job[key] for key, name in short.items() if key in job} for job in values]
-
-
 def _values(jobs: Sequence[Sequence[Override]]) -> list[dict[str, Any]]:
+    """What each job is given, by key; in a search some have more keys than others."""
     return [{override.key_or_group: _value(override) for override in job} for job in jobs]
+
+
+def _varied(given: Sequence[Mapping[str, Any]], short: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What differs between the jobs, by short names."""
+    return [{name: job[key] for key, name in short.items() if key in job} for job in given]
 
 
 def _short_names(given: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -112,6 +110,15 @@ def _value(override: Override) -> bool | int | float | str | None:
     return value if isinstance(value, bool | int | float | str | None) else override.get_value_element_as_str()
 
 
+class _Resolved(NamedTuple):
+    """What jobs share that differ in their seed alone; `composed` keeps the objects that they are told by."""
+
+    composed: RunConfig
+    config: RunConfig
+    dataset_digest: str
+    keys: Keys
+
+
 class _Data:
     """Digests and shapes of the data sets of a sweep, each read once; of a race their validation images too."""
 
@@ -119,14 +126,30 @@ class _Data:
         self._decides = decides
         self.shapes: dict[str, tuple[int, int, int, int]] = {}
         self.validation: dict[str, ValidationImages] = {}
+        self.own_code: set[str] = set()  # digests of what the jobs use of the user's code
         self._seen: dict[str, tuple[Any, str, int] | InputError] = {}
+        self._resolved: dict[tuple[int, ...], _Resolved] = {}
 
-    def resolve(self, config: RunConfig) -> tuple[RunConfig, str]:
-        """The config with its real data set, and the data set's digest.
+    def job(self, number: int, overrides: Sequence[str], varied: Mapping[str, Any], composed: RunConfig) -> Job:
+        """A job with its real data set and its keys.
+
+        Args:
+            number: of the job.
+            overrides: of the job.
+            varied: what differs between the jobs, by short names.
+            composed: the config as Hydra composed it.
 
         Raises:
             InputError: the data cannot be had, or are fewer images than a batch.
         """
+        options = tuple(id(value) for name, value in composed if name != "seed")
+        if options not in self._resolved:
+            self._resolved[options] = self._resolve(composed)
+        _, config, digest, keys = self._resolved[options]
+        config, run_key = config.with_seed(composed.seed), keys.run_key(composed.seed)
+        return Job(number, tuple(overrides), varied, composed, config, run_key, keys.config_key, digest)
+
+    def _resolve(self, config: RunConfig) -> _Resolved:
         text = config.dataset.model_dump_json()
         if text not in self._seen:
             try:
@@ -138,7 +161,10 @@ class _Data:
             raise InputError(*seen.mistakes)
         dataset, digest, images = seen
         config.training.require_images(images, dataset.name)
-        return config.model_copy(update={"dataset": dataset, "model": config.model.resolve()}), digest
+        resolved = config.model_copy(update={"dataset": dataset, "model": config.model.resolve()})
+        if own := own_code.digest_of(resolved.model_dump()):
+            self.own_code.add(own)
+        return _Resolved(config, resolved, digest, Keys(resolved, digest))
 
     def _read(self, config: RunConfig) -> tuple[Any, str, int]:
         dataset, message = config.dataset.resolve()
@@ -174,10 +200,11 @@ def _refuse_what_is_alike(jobs: Sequence[Job]) -> None:
 
 def _require_same_sweep_settings(composed: Sequence[Composition]) -> None:
     """How a sweep is carried out and where it is tracked is asked once, not for each job."""
-    settings = {
-        "sweep": {sweep.model_dump_json() for _, sweep in composed},
-        "tracking": {config.tracking.model_dump_json() for config, _ in composed},
+    settings: dict[str, list[Option]] = {
+        "sweep": [sweep for _, sweep in composed],
+        "tracking": [config.tracking for config, _ in composed],
     }
     for group, given in settings.items():
-        if len(given) > 1:
+        different = {id(option): option for option in given}.values()
+        if len({option.model_dump_json() for option in different}) > 1:
             raise InputError(f"{group}: must be the same in all jobs of a sweep")
