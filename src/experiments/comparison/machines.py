@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from experiments.comparison.configurations import Configuration
 from experiments.comparison.formats import count
 from experiments.comparison.settings import part_of
 from experiments.results.environment import NOT_AVAILABLE
 from experiments.results.records import Record
+
+if TYPE_CHECKING:
+    from experiments.comparison.configurations import Configuration
 
 CpuClass = tuple[str, tuple[str, ...]]  # model name, and the instruction sets that kernels are chosen by
 

@@ -16,8 +16,8 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import scipy  # its functions are loaded when they are first used: 0.1 s, which planning does not wait for
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri, stdtrit
 
 FIRST_ROUND = 3  # seeds: fewer say nothing about a spread
 MOST_PARTNERS = 8  # configurations that lend their degrees of freedom to a spread
@@ -81,12 +81,12 @@ def critical_value(k: int, m: int, n: int, confidence: float) -> float:
     """
     level = (1 - confidence) / (k * (m - 1))
     freedom = min(m - 1, MOST_PARTNERS) * (n - 1)
-    return float(-stdtrit(freedom, tail_probability(level, n)))
+    return float(-scipy.special.stdtrit(freedom, tail_probability(level, n)))
 
 
 def tail_probability(level: float, n: int) -> float:
     """`1 - Φ(b_n)`: what a normal quantity may exceed its bound with at look `n`, so that all looks cost `level`."""
-    return float(ndtr(-_normal_bounds(level, n)[-1]))
+    return float(scipy.special.ndtr(-_normal_bounds(level, n)[-1]))
 
 
 @lru_cache(maxsize=4096)
@@ -94,7 +94,7 @@ def _normal_bounds(level: float, n: int) -> tuple[float, ...]:
     """`b_3 … b_n`: at each look the chance to exceed the bound, and not to have exceeded the one before, is spent."""
     spent = level * 3 / (n * (n + 1))
     if n == FIRST_ROUND:
-        return (float(-ndtri(spent)),)
+        return (float(-scipy.special.ndtri(spent)),)
     earlier = _normal_bounds(level, n - 1)
     return (*earlier, _solve(earlier[-1], math.sqrt((n - 1) / n), spent))
 
@@ -108,7 +108,7 @@ def _solve(before: float, correlation: float, spent: float) -> float:
     low, high = -10.0, 10.0
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        exceeded = float(density @ ndtr(-(middle - correlation * z) / spread))
+        exceeded = float(density @ scipy.special.ndtr(-(middle - correlation * z) / spread))
         low, high = (middle, high) if exceeded > spent else (low, middle)
     return (low + high) / 2
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its functions are loaded when they are first used: 0.1 s, which planning does not wait for
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 # Probabilities are clipped here before a logarithm: float32 softmax cannot resolve less, and one image that
 # is wrong with certainty then costs 15.9 nats instead of infinity.
@@ -120,7 +120,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> In
         raise ValueError(f"`confidence` must be in (0, 1), received confidence={confidence}")
     if trials == 0:
         return Interval(0.0, 1.0)
-    z = float(ndtri((1 + confidence) / 2))
+    z = float(scipy.special.ndtri((1 + confidence) / 2))
     proportion = successes / trials
     centre = (proportion + z * z / (2 * trials)) / (1 + z * z / trials)
     half_width = (

@@ -70,14 +70,15 @@ def read_rows(statuses: Sequence[Status], place: Place) -> None:
 
 def _own(job: Job, place: Place) -> tuple[JobState, Record | None, str]:
     directory = place.directory_of(job)
-    if place.is_new or not directory.is_dir() or records.is_unused(directory):
+    if place.is_new:
         return JobState.NEW, None, ""
     try:
         record = records.load(directory)
     except FormatError:  # whole, and not ours to set aside
         raise
     except InputError as error:
-        return JobState.DAMAGED, None, str(error)
+        is_there = directory.is_dir() and not records.is_unused(directory)
+        return (JobState.DAMAGED, None, str(error)) if is_there else (JobState.NEW, None, "")
     if not job.is_run(record.run_key):
         raise InputError(f"{directory}: holds another run than the plan says; move it away and give the command again")
     message = f"{record.error.type}: {record.error.message}" if record.error else ""
