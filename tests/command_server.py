@@ -71,6 +71,8 @@ def import_libraries() -> None:
     gc.disable()
     for library in LIBRARIES:
         importlib.import_module(library)
+    # What MLflow would find out anew in every command that logs a model: the modules of all installed packages.
+    sys.modules["mlflow.utils.requirements_utils"]._init_modules_to_packages_map()
     copy_tables()
     gc.enable()
     gc.freeze()  # or every command's first collection would touch, and so copy, all that it shares with the server

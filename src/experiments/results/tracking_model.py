@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -30,31 +28,17 @@ def log_model(client: Any, run: Any, path: Path) -> None:
     logged = client.create_logged_model(
         run.info.experiment_id, name="model", source_run_id=run.info.run_id, params=dict(run.data.params)
     )
-    with _silent_keras():
-        Model.log(
-            artifact_path=None,
-            model_id=logged.model_id,
-            flavor=_KerasFlavor,
-            run_id=run.info.run_id,
-            model=model,
-            signature=_signature(model),
-            input_example=example,
-            pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING_PACKAGES],
-        )
-
-
-@contextlib.contextmanager
-def _silent_keras() -> Iterator[None]:
-    """MLflow tries the input example, and Keras would draw a bar for it."""
-    import keras
-
-    shown = keras.config.is_interactive_logging_enabled()
-    keras.config.disable_interactive_logging()
-    try:
-        yield
-    finally:
-        if shown:
-            keras.config.enable_interactive_logging()
+    Model.log(
+        artifact_path=None,
+        model_id=logged.model_id,
+        flavor=_KerasFlavor,
+        run_id=run.info.run_id,
+        model=model,
+        signature=_signature(model),
+        input_example=example,
+        validate_serving_input=False,  # it would load the model once more, in each run; a test serves one
+        pip_requirements=[f"{name}=={metadata.version(name)}" for name in SERVING_PACKAGES],
+    )
 
 
 class _KerasFlavor:
@@ -64,6 +48,7 @@ class _KerasFlavor:
     def save_model(*, path: str, **values: Any) -> None:
         import mlflow.keras
 
+        del values["validate_serving_input"]  # which is for `Model.log` alone
         Path(path).mkdir(parents=True, exist_ok=True)
         mlflow.keras.save_model(path=path, **values)
 

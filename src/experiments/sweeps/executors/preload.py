@@ -52,6 +52,8 @@ def import_everything() -> None:
     environment.gather(threads=1, dataset_digest="")
     for library in ("tensorflow", "keras", "mlflow.keras", "mlflow.models"):
         importlib.import_module(library)
+    # MLflow lists the modules of all installed packages when it logs a first model: once, instead of in every worker.
+    sys.modules["mlflow.utils.requirements_utils"]._init_modules_to_packages_map()
     for module in pkgutil.walk_packages([str(environment.PACKAGE)], "experiments."):
         importlib.import_module(module.name)
     project.load()
