@@ -38,7 +38,6 @@ SET_BY_ITSELF = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MPLBACKEND", "TF2_BEHAVIOR", "TPU_ML_PLATFORM",
     "TPU_ML_PLATFORM_VERSION",
 }  # fmt: skip
-PORTABLE = "training.determinism=portable"  # sets variables before it imports TensorFlow
 _starting = threading.Lock()
 may_fork = sys.platform == "linux"
 
@@ -117,7 +116,7 @@ def start(
         fork: False for a test of what happens while libraries are imported, or whether they are.
         on_terminal: Whether `stdin` is a terminal on which Ctrl-C is for the process.
     """
-    if not (fork and can_be_forked(arguments, env)):
+    if not (fork and can_be_forked(env)):
         return subprocess.Popen(
             [sys.executable, *arguments], env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, text=True,
             preexec_fn=take_terminal if on_terminal else None,
@@ -165,9 +164,9 @@ def run(
         return subprocess.CompletedProcess(list(arguments), process.wait(), out.read(), errors.read())
 
 
-def can_be_forked(arguments: Sequence[str], variables: Mapping[str, str]) -> bool:
+def can_be_forked(variables: Mapping[str, str]) -> bool:
     """Whether a process that imports by itself would have imported the same as the server."""
-    return may_fork and not changed(variables) and PORTABLE not in arguments
+    return may_fork and not changed(variables)
 
 
 def changed(variables: Mapping[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from experiments.ingredients.datasets import ImageData
 from experiments.results.files import EpochRow
 from experiments.results.records import DatasetSummary, Process, Record, load
 
+gc.set_threshold(100_000)  # what thousands of tests are collected from is kept; to look through it takes its time
 MANY_FILES = 4  # from which on they run side by side
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
 SMALL = (
@@ -47,10 +49,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """What a shell ignores for a command in the background, its children would ignore too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    if session.config.args_source == pytest.Config.ArgsSource.TESTPATHS and not session.config.option.collectonly:
+        commands.server()  # all tests are wanted: it imports its libraries while they are collected
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -5,6 +5,7 @@ All processes have collected the same tests and imported the same libraries, bec
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -58,6 +59,7 @@ def run(session: pytest.Session, processes: int) -> None:
         session.Failed, session.Interrupted: as without processes.
     """
     groups = group(session.items)
+    gc.freeze()  # or the first collection of each process would touch, and so copy, all that they share
     waiting = iter(range(len(groups)))
     workers: dict[Connection, int] = {}
     for _ in range(min(processes, len(groups))):

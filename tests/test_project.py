@@ -460,13 +460,13 @@ def test_project_from_the_wheel_runs_and_retrains_only_what_was_edited(tmp_path:
         assert str(site) in call("-c", "import experiments; print(experiments.__file__)", fork=fork)
     assert "Ran 2 tests" in call("-m", "unittest", "tests.test_mylab")
     sweep = (
-        "-m", "experiments.run", "-m", "model=linear,conv_mixer", "optimizer=adam,adamax", "dataset=digits",
+        "-m", "experiments.run", "-m", "model=conv_mixer", "optimizer=adam,adamax", "dataset=digits",
         "dataset.train_limit=64", "training.epochs=1", "training.batch_size=16",
     )  # fmt: skip
-    assert "4 jobs: 4 new" in call(*sweep)
-    assert "conv_mixer" in call("-m", "experiments.compare")
+    assert "2 jobs: 2 new" in call(*sweep)
+    assert "adamax" in call("-m", "experiments.compare")
     with (demo / "mylab" / "optimizers.py").open("a") as file:
         file.write("# edited\n")
-    assert "4 jobs: 2 done, 2 new" in call(*sweep)
+    assert "2 jobs: 1 done, 1 new" in call(*sweep)
     (first,) = sorted((demo / "multirun").glob("*/0"))[:1]
-    assert "identical: 1 epoch," in call("-m", "experiments.reproduce", str(first.parent / "2"))
+    assert "identical: 1 epoch," in call("-m", "experiments.reproduce", str(first.parent / "1"))
