@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.measurement import HERE, Row, compare, on, run
 from experiments.config import available_cores
 
-ROUNDS, LIMIT = 4, 1.15
+ROUNDS, LIMIT = 5, 1.15
 # The default network and its dropout in both; only the images are moved or not.
 VARIANTS = ("plain", "", "augmented", "regularization=augmentation,regularization.dropout=0.5")
 

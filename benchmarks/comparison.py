@@ -14,7 +14,7 @@ from benchmarks.measurement import Row, run, state
 from experiments.results import files
 from experiments.results.evaluation import evaluate, predictions_digest
 
-OPTIMIZERS, EPOCHS, ROUNDS = ("sgd", "rmsprop", "adam", "adamw", "nadam"), 2, 3
+OPTIMIZERS, EPOCHS, ROUNDS = ("sgd", "rmsprop", "adam", "adamw", "nadam"), 2, 5
 WRONG = 120  # of 10,000 images: what a run of two epochs gets wrong
 LIMITS = {50: 2, 1000: 15}  # runs → seconds
 LARGEST_REPORT = 5  # MB

@@ -17,7 +17,7 @@ from benchmarks.measurement import Row, run, state
 from experiments.errors import InputError
 from experiments.results import files, records
 
-JOBS, ROUNDS, POLL_SECONDS = 500, 3, 0.02
+JOBS, ROUNDS, POLL_SECONDS = 500, 5, 0.02
 SWEEP = Path("multirun") / "many"
 COMMAND = [
     "-m", "experiments.run", "-m", "dataset=digits", "model=linear", "training.epochs=1", "tracking=none",

@@ -24,6 +24,7 @@ from experiments.errors import StoppedError
 from experiments.ingredients.datasets import ImageData
 from experiments.results.files import EpochRow
 from experiments.results.records import DatasetSummary, Process, Record, load
+from experiments.training import runtime
 
 gc.set_threshold(100_000)  # what thousands of tests are collected from is kept; to look through it takes its time
 MANY_FILES = 4  # from which on they run side by side
@@ -49,6 +50,11 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_unconfigure() -> None:
+    """What is kept for libraries that were imported quietly is not forgotten open when Python ends."""
+    runtime._stderr_of_its_own().close()
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """What a shell ignores for a command in the background, its children would ignore too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,8 +68,6 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     if any("tensorflow" in getattr(item, "fixturenames", ()) for item in session.items):
-        from experiments.training import runtime
-
         with runtime.quiet():  # TensorFlow's lines about this machine
             runtime.prepare(compose("training.threads=1").training)
 
