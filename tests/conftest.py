@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -27,6 +28,10 @@ from experiments.results.records import DatasetSummary, Process, Record, load
 from experiments.training import runtime
 
 gc.set_threshold(100_000)  # what thousands of tests are collected from is kept; to look through it takes its time
+MEMORY = Path(
+    "/dev/shm"
+)  # a file system where nothing waits for a disk, each time that an epoch or a metric is made safe
+ROOM_BYTES = 8 * 10**9  # many times what all tests write
 MANY_FILES = 4  # from which on they run side by side
 # The smallest run that is still a run: 64 of the bundled digits, one thread.
 SMALL = (
@@ -43,11 +48,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     commands.may_fork &= not config.getoption("no_fork")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = (
         "true"  # or MLflow, once imported, reports and gives every command a variable
     )
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM_BYTES:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+            config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
 
 
 def pytest_unconfigure() -> None:

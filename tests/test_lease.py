@@ -450,6 +450,21 @@ def test_failure_is_recorded_under_a_lease_and_nothing_is_left(tmp_path: Path) -
     assert names_in(tmp_path / "0") == ["record.json", "run.log"]
 
 
+def test_failure_is_recorded_once_the_process_that_was_ended_is_gone(tmp_path: Path) -> None:
+    """Ray tells that a task was cancelled before its process, and that of the job, have died."""
+    code = "from experiments.results.process import Process; print(Process.current().model_dump_json()); input()"
+    with subprocess.Popen(
+        [sys.executable, "-uc", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(tmp_path)
+    ) as dying:
+        assert dying.stdout
+        write_record(tmp_path / "0", lease=3)
+        write_lease(tmp_path / "0", 3, **json.loads(dying.stdout.readline()))
+        threading.Timer(0.5, dying.kill).start()
+        failures.record(*killed(tmp_path))
+    record = records.load(tmp_path / "0")
+    assert (record.state, record.lease, record.error and record.error.type) == ("failed", 4, "Killed")
+
+
 def test_failure_of_a_run_that_goes_on_elsewhere_is_not_recorded(tmp_path: Path) -> None:
     write_record(tmp_path / "0", lease=3)
     write_lease(tmp_path / "0", 4)

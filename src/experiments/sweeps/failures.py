@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from experiments.bounded import open_file
 from experiments.errors import InputError
 from experiments.recording import Origin, new_record
 from experiments.results import files, lease, records
+from experiments.results.lease_file import look
 from experiments.results.records import DatasetSummary, Failure, Record
 from experiments.results.states import RunState
 from experiments.sweeps.directory import Place
@@ -20,6 +23,7 @@ from experiments.sweeps.jobs import Job
 from experiments.sweeps.status import JobState, Status
 
 log = logging.getLogger(__name__)
+DYING_SECONDS, POLL_SECONDS = 5.0, 0.05
 ALIKE = 3  # first jobs that fail with the same error: the rest would too
 
 
@@ -62,9 +66,19 @@ def record(status: Status, place: Place, parent: str | None) -> None:
     """
     directory = place.directory_of(status.job)
     with suppress(InputError, OSError):  # the directory is gone or full: the planner has said what happened
+        _wait_for_its_end(directory)
         number = records.load(directory).lease if (directory / files.RECORD).exists() else 0
         with lease.held(directory, after=number) as mine:
             _record(status, place, parent, mine.number)
+
+
+def _wait_for_its_end(directory: Path) -> None:
+    """Until the process of a run is gone: an engine may tell that a job has ended while its process still dies."""
+    deadline = time.monotonic() + DYING_SECONDS
+    while (found := look(directory)) and found.holder and found.holder.is_comparable():
+        if found.is_over() or time.monotonic() > deadline:
+            return
+        time.sleep(POLL_SECONDS)
 
 
 def _record(status: Status, place: Place, parent: str | None, lease_number: int) -> None:
