@@ -36,6 +36,7 @@ from experiments.ingredients.files import Files
 from experiments.screen import complain
 from synthetic_runs import probabilities_of, write_run
 
+THREAD_SECONDS = 5.0  # in which a thread that was told to end does
 CPU_SECONDS, HANG_SECONDS = 10.0, 60.0  # the latter by the clock, on a machine that has much else to do
 MEMORY_BYTES = 10**9  # more than before
 LONGEST_LINE = 1010  # characters of a message
@@ -337,6 +338,9 @@ def judge(kind: str, seed: int, folder: Path) -> list[str]:
         found.append(f"took {seconds:.1f} s")
     if (grown := resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak) * 1024 > MEMORY_BYTES:
         found.append(f"took {grown // 1024} MB")
+    patience = time.monotonic() + THREAD_SECONDS
+    while threading.active_count() > threads and time.monotonic() < patience:
+        time.sleep(0.01)
     if threading.active_count() > threads:
         found.append("left a thread")
     os.chdir("/")

@@ -441,6 +441,17 @@ def test_record_may_be_made_where_a_process_was_killed_before(tmp_path: Path) ->
 # Who writes into the directory of a run that it does not train.
 
 
+def test_interrupt_while_a_lease_is_taken_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            lease.acquire(tmp_path)
+    assert names_in(tmp_path) == []
+
+
 def test_failure_is_recorded_under_a_lease_and_nothing_is_left(tmp_path: Path) -> None:
     write_record(tmp_path / "0", lease=3)
     write_lease(tmp_path / "0", 3, age_seconds=70)

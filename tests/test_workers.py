@@ -23,8 +23,8 @@ from experiments.recording import Origin
 from experiments.results import environment
 from experiments.results.files import EpochRow
 from experiments.sweeps.executor import Ended, EpochDone, Run
-from experiments.sweeps.executors import processes
-from experiments.sweeps.executors.local import _carry_out
+from experiments.sweeps.executors import local, processes
+from experiments.sweeps.executors.local import LocalExecutor, _carry_out
 from experiments.sweeps.executors.processes import Planner, Worker
 from experiments.sweeps.followups import compare
 from experiments.sweeps.preflight import try_to_build
@@ -61,6 +61,11 @@ def say_what_is_shared(planner: Planner) -> None:
 
 def wait_long(planner: Planner) -> None:
     planner.tell(Ended("waiting"))
+    time.sleep(60)
+
+
+def wait_before_a_run(planner: Planner) -> None:
+    planner.tell("waiting")
     time.sleep(60)
 
 
@@ -120,6 +125,13 @@ def next_word(worker: Worker) -> Any:
     pytest.fail("it said nothing")
 
 
+def next_event(executor: LocalExecutor) -> Any:
+    for _ in range(200):
+        for _, event in executor.events(0.1):
+            return event
+    pytest.fail("nothing happened")
+
+
 # Tests.
 
 
@@ -141,6 +153,17 @@ def test_worker_has_a_session_of_its_own_and_hears_signals() -> None:
     pid, session = said.state.split()
     assert pid == session != str(os.getsid(0))
     assert said.message == "[]"
+
+
+def test_stop_while_no_run_listens_is_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come while a worker takes the lock of its run, or gives it up."""
+    monkeypatch.setattr(local, "Worker", lambda *_, output: Worker(wait_before_a_run, output=output))
+    executor, run = LocalExecutor(1), None
+    worker = executor.submit(run, tmp_path / "output")  # type: ignore[arg-type]
+    assert next_event(executor) == "waiting"
+    executor.stop(worker, now=False)
+    assert next_event(executor) == Ended("interrupted")
+    assert (tmp_path / "output").read_text() == ""
 
 
 def test_worker_that_is_killed_is_seen_to_end() -> None:

@@ -140,7 +140,11 @@ def acquire(folder: Path, *, name: str = NAME, after: int = 0, take_over: bool =
         number = max(found.number if found else 0, after) + 1
         lease = Lease(path_of(folder, name, number), number, holder)
         _link(draft, lease.path)
-        lease.begin()
+        try:
+            lease.begin()
+        except KeyboardInterrupt:  # nobody would hold it, and on another host it would seem to be held
+            lease.release()
+            raise
     except (FileExistsError, FileNotFoundError):  # also where the quicker one has removed the draft
         raise BusyError(f"{folder}: is in use by another process, which was quicker") from None
     finally:

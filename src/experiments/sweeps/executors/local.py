@@ -11,7 +11,7 @@ from experiments.results import lease
 from experiments.sweeps import worker
 from experiments.sweeps.executor import Ended, Ending, Event, Run
 from experiments.sweeps.executors import processes
-from experiments.sweeps.executors.processes import LEAVE_SECONDS, Planner, Worker
+from experiments.sweeps.executors.processes import LEAVE_SECONDS, STOPPED, Planner, Worker
 from experiments.training import devices
 
 
@@ -61,6 +61,9 @@ class LocalExecutor:
         self._killed.discard(process)
         if ending == f"exit code {lease.LOST}":
             yield Ended(Ending.BUSY)
+            return
+        if ending == f"exit code {STOPPED}":
+            yield last or Ended(Ending.INTERRUPTED)
             return
         hint = " (out of memory?)" if ending == "SIGKILL" else ""
         yield last or Ended(Ending.KILLED, f"Killed: the process ended with {ending}{hint}")

@@ -30,6 +30,7 @@ STOP = "stop"  # what the planner says
 EXPLAIN = signal.SIGUSR1  # what it sends to a worker that does not answer
 METHODS = ("forkserver", "spawn")
 EXPLAIN_SECONDS = 0.5
+STOPPED = 130  # exit code of a worker that was asked to stop while no run listened
 LEAVE_SECONDS = 5.0  # between a worker's last word and its end
 
 
@@ -70,6 +71,8 @@ class Planner:
 def begin(connection: Connection, output: Path | None, task: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Runs `task(planner, …)` away from the terminal, and not longer than the planner lives.
 
+    A stop request that comes before or after what listens for it ends the process with the exit code `STOPPED`.
+
     Args:
         connection: the worker's end of the pipe to the planner.
         output: file to whose end all that is printed goes; None: it is thrown away.
@@ -78,7 +81,10 @@ def begin(connection: Connection, output: Path | None, task: Callable[..., None]
     """
     _write_to(output or Path(os.devnull))
     os.setsid()
-    task(Planner(connection), *arguments)
+    try:
+        task(Planner(connection), *arguments)
+    except KeyboardInterrupt:
+        sys.exit(STOPPED)
 
 
 def _write_to(path: Path) -> None:
