@@ -12,6 +12,7 @@ from benchmarks.measurement import HERE, Row, alternate, compare
 from experiments.config import available_cores
 
 JOBS, EPOCHS, ROUNDS = 8, 3, 5
+SWEEP = f"a sweep of {JOBS} jobs × {EPOCHS} epochs"
 TOLD = {
     "basic launcher": "Hydra's basic launcher",
     "bare scripts": "bare scripts, one after another",
@@ -28,10 +29,10 @@ PEAK_SIZE, PEAK_REPEATS = 4096, 5
 
 def measure() -> list[Row]:
     """Eight jobs of three epochs of the default network on MNIST, with all cores."""
-    seconds = sides(EPOCHS)
+    seconds = sides()
     return [
-        *ratios(named(EPOCHS), seconds, LIMITS[4 if available_cores() >= 4 else 2]),
-        efficiency(named(EPOCHS), seconds["ours"], JOBS * useful_operations(EPOCHS), peak_operations()),
+        *ratios(SWEEP, seconds, LIMITS[4 if available_cores() >= 4 else 2]),
+        efficiency(SWEEP, seconds["ours"], JOBS * useful_operations(EPOCHS), peak_operations()),
     ]
 
 
@@ -42,24 +43,19 @@ def efficiency(what: str, seconds: Sequence[float], useful: float, peak: float) 
     return Row(f"{what}: useful work ÷ SGEMM peak", *speeds, f"{speed / peak:.2f}", "≥ 0.7", len(seconds))
 
 
-def named(epochs: int) -> str:
-    """`a sweep of 8 jobs × 3 epochs`."""
-    return f"a sweep of {JOBS} jobs × {epochs} epoch{'s' * (epochs > 1)}"
-
-
-def sides(epochs: int) -> dict[str, list[float]]:
+def sides() -> dict[str, list[float]]:
     """Seconds of our sweep, and of the same jobs by other means, see `TOLD`."""
-    jobs = ["-m", "dataset=mnist", f"training.epochs={epochs}", f"seed=range({JOBS})"]
+    jobs = ["-m", "dataset=mnist", f"training.epochs={EPOCHS}", f"seed=range({JOBS})"]
     return alternate(
         {
             "ours": lambda _: ["-m", "experiments.run", *jobs],
             "basic launcher": lambda _: [str(HERE / "basic_launcher.py"), *jobs],
-            "bare scripts": lambda folder: [str(HERE / "one_after_another.py"), str(folder), str(epochs), str(JOBS)],
+            "bare scripts": lambda folder: [str(HERE / "one_after_another.py"), str(folder), str(EPOCHS), str(JOBS)],
             **{
                 rival: lambda folder, rival=rival: [
                     str(HERE / "side_by_side.py"),
                     str(folder),
-                    str(epochs),
+                    str(EPOCHS),
                     str(JOBS),
                     rival,
                 ]

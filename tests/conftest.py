@@ -28,9 +28,7 @@ from experiments.results.records import DatasetSummary, Process, Record, load
 from experiments.training import runtime
 
 gc.set_threshold(100_000)  # what thousands of tests are collected from is kept; to look through it takes its time
-MEMORY = Path(
-    "/dev/shm"
-)  # a file system where nothing waits for a disk, each time that an epoch or a metric is made safe
+MEMORY = Path("/dev/shm")  # a file system where no epoch and no metric waits for a disk until it is safe
 ROOM_BYTES = 8 * 10**9  # many times what all tests write
 MANY_FILES = 4  # from which on they run side by side
 # The smallest run that is still a run: 64 of the bundled digits, one thread.

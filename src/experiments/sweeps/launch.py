@@ -41,11 +41,10 @@ from experiments.sweeps.status import JobState, Status
 from experiments.sweeps.strategy import Step, Strategy, seen_of
 from experiments.sweeps.sweep import Sweep, hydra_files
 from experiments.training.checkpoint import Checkpoints
-from experiments.training.interruption import SIGNALS, StopRequest, exit_now, listening
+from experiments.training.interruption import SIGNALS, STOPPED, StopRequest, exit_now, listening
 
 log = logging.getLogger(__name__)
 MANY = 1000  # jobs, whose planning takes about as long as TensorFlow's import
-STOPPED = 130  # exit code of what the user has stopped
 LONGEST_SEARCH = 80  # characters of a search's name in that of its final: a title has 100 at most
 GRACEFUL_STOPS = 2  # number of graceful Ctrl-C; the next one exits at once
 

@@ -48,17 +48,17 @@ def make_plan(overrides: Sequence[Sequence[str]], composer: Composer, ranges: Ma
     mistakes.tell()
     _require_same_sweep_settings(composed)
     jobs: list[Job] = []
-    data = _Data(decides=composed[0].sweep.until == "decided" or ranges is not None)
+    shared = _Shared(decides=composed[0].sweep.until == "decided" or ranges is not None)
     for number, (config, _) in enumerate(composed):
         with mistakes.of(number):
-            jobs.append(data.job(number, overrides[number], varied[number], config))
+            jobs.append(shared.job(number, overrides[number], varied[number], config))
     mistakes.tell()
     _refuse_what_is_alike(jobs)
     what = [job.run_key for job in jobs] if ranges is None else [jobs[0].run_key, list(ranges.items())]
-    identity = [what, environment.sources_digest(), environment.versions(), *sorted(data.own_code)]
+    identity = [what, environment.sources_digest(), environment.versions(), *sorted(shared.own_code)]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     named = {short.get(key, key): text for key, text in (ranges or {}).items()}
-    return share_resources(Plan(key, tuple(jobs), 1, composed[0].sweep, data.shapes, data.validation, named))
+    return share_resources(Plan(key, tuple(jobs), 1, composed[0].sweep, shared.shapes, shared.validation, named))
 
 
 class _Mistakes:
@@ -119,8 +119,8 @@ class _Resolved(NamedTuple):
     keys: Keys
 
 
-class _Data:
-    """Digests and shapes of the data sets of a sweep, each read once; of a race their validation images too."""
+class _Shared:
+    """What jobs share, worked out once: digests and shapes of data sets, keys, and a race's validation images."""
 
     def __init__(self, *, decides: bool) -> None:
         self._decides = decides

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from experiments.results.process import end_process
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STOPPED = 130  # exit code of what was asked to stop: 128 + SIGINT, as shells tell it
 
 
 class StopRequest:
@@ -65,4 +66,4 @@ def _read(reader: socket.socket, request: StopRequest, signals: Collection[int])
 
 def exit_now() -> None:
     """Ends the process without waiting for TensorFlow, and shows the cursor again, which a progress bar has hidden."""
-    end_process(130)
+    end_process(STOPPED)

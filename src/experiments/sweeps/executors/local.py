@@ -11,8 +11,9 @@ from experiments.results import lease
 from experiments.sweeps import worker
 from experiments.sweeps.executor import Ended, Ending, Event, Run
 from experiments.sweeps.executors import processes
-from experiments.sweeps.executors.processes import LEAVE_SECONDS, STOPPED, Planner, Worker
+from experiments.sweeps.executors.processes import LEAVE_SECONDS, Planner, Worker
 from experiments.training import devices
+from experiments.training.interruption import STOPPED
 
 
 class LocalExecutor:

@@ -24,13 +24,12 @@ from typing import Any
 from experiments.errors import InputError
 from experiments.sweeps.executor import EpochDone
 from experiments.training import runtime
-from experiments.training.interruption import exit_now
+from experiments.training.interruption import STOPPED, exit_now
 
 STOP = "stop"  # what the planner says
 EXPLAIN = signal.SIGUSR1  # what it sends to a worker that does not answer
 METHODS = ("forkserver", "spawn")
 EXPLAIN_SECONDS = 0.5
-STOPPED = 130  # exit code of a worker that was asked to stop while no run listened
 LEAVE_SECONDS = 5.0  # between a worker's last word and its end
 
 
@@ -71,7 +70,7 @@ class Planner:
 def begin(connection: Connection, output: Path | None, task: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Runs `task(planner, …)` away from the terminal, and not longer than the planner lives.
 
-    A stop request that comes before or after what listens for it ends the process with the exit code `STOPPED`.
+    A stop request that comes while no run listens for it ends the process with the exit code `STOPPED`.
 
     Args:
         connection: the worker's end of the pipe to the planner.
