@@ -1,7 +1,8 @@
 """Trains the default network in variants whose epochs alternate in one process, and prints their seconds as JSON.
 
 `python benchmarks/epochs.py THREADS ROUNDS NAME OVERRIDE[,OVERRIDE…] …`: a name and its overrides for each variant; the
-name `checkpoint` stands for the saving of the first variant's state after each of its epochs.
+names `checkpoint` and `measured` stand for what follows each epoch of the first variant: the saving of its state, and
+the measuring of training images.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ def main(threads: str, rounds: int, *variants: str) -> None:
     configs = {name: compose(*shared, *filter(None, text.split(","))) for name, text in named.items()}
     runtime.prepare(next(iter(configs.values())).training)
 
+    from experiments.results.evaluation import evaluate
     from experiments.training import loop
     from experiments.training.checkpoint import Checkpoints, State
 
     data = next(iter(configs.values())).dataset.load()
     trainers = {name: loop.build(config, data) for name, config in configs.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in (*configs, "checkpoint")}
+    seconds: dict[str, list[float]] = {name: [] for name in (*configs, "checkpoint", "measured")}
+    measured = loop.measured_images(data.train)
     with tempfile.TemporaryDirectory() as folder:
         for epoch in range(1, rounds + 2):
             for name, trainer in trainers.items():
@@ -38,6 +41,9 @@ def main(threads: str, rounds: int, *variants: str) -> None:
             started = time.perf_counter()
             Checkpoints(Path(folder)).save(first.model, State(rows=[], best=None))
             seconds["checkpoint"].append(time.perf_counter() - started)
+            started = time.perf_counter()
+            evaluate(first.predict(measured.images), measured.labels)
+            seconds["measured"].append(time.perf_counter() - started)
     print(json.dumps({name: values[1:] for name, values in seconds.items()}))  # the first builds the graph
 
 

@@ -12,7 +12,7 @@ from benchmarks.measurement import HERE, Row, alternate, compare
 from experiments.config import available_cores
 
 JOBS, EPOCHS, ROUNDS = 8, 3, 5
-SWEEP = f"a sweep of {JOBS} jobs × {EPOCHS} epochs"
+SWEEP = "a sweep of {} jobs × " + f"{EPOCHS} epochs"
 TOLD = {
     "basic launcher": "Hydra's basic launcher",
     "bare scripts": "bare scripts, one after another",
@@ -29,10 +29,10 @@ PEAK_SIZE, PEAK_REPEATS = 4096, 5
 
 def measure() -> list[Row]:
     """Eight jobs of three epochs of the default network on MNIST, with all cores."""
-    seconds = sides()
+    seconds, what = sides(JOBS), SWEEP.format(JOBS)
     return [
-        *ratios(SWEEP, seconds, LIMITS[4 if available_cores() >= 4 else 2]),
-        efficiency(SWEEP, seconds["ours"], JOBS * useful_operations(EPOCHS), peak_operations()),
+        *ratios(what, seconds, LIMITS[4 if available_cores() >= 4 else 2]),
+        efficiency(what, seconds["ours"], JOBS * useful_operations(EPOCHS), peak_operations()),
     ]
 
 
@@ -43,20 +43,20 @@ def efficiency(what: str, seconds: Sequence[float], useful: float, peak: float) 
     return Row(f"{what}: useful work ÷ SGEMM peak", *speeds, f"{speed / peak:.2f}", "≥ 0.7", len(seconds))
 
 
-def sides() -> dict[str, list[float]]:
-    """Seconds of our sweep, and of the same jobs by other means, see `TOLD`."""
-    jobs = ["-m", "dataset=mnist", f"training.epochs={EPOCHS}", f"seed=range({JOBS})"]
+def sides(jobs: int) -> dict[str, list[float]]:
+    """Seconds of our sweep of so many jobs, and of the same jobs by other means, see `TOLD`."""
+    ours = ["-m", "dataset=mnist", f"training.epochs={EPOCHS}", f"seed=range({jobs})"]
     return alternate(
         {
-            "ours": lambda _: ["-m", "experiments.run", *jobs],
-            "basic launcher": lambda _: [str(HERE / "basic_launcher.py"), *jobs],
-            "bare scripts": lambda folder: [str(HERE / "one_after_another.py"), str(folder), str(EPOCHS), str(JOBS)],
+            "ours": lambda _: ["-m", "experiments.run", *ours],
+            "basic launcher": lambda _: [str(HERE / "basic_launcher.py"), *ours],
+            "bare scripts": lambda folder: [str(HERE / "one_after_another.py"), str(folder), str(EPOCHS), str(jobs)],
             **{
                 rival: lambda folder, rival=rival: [
                     str(HERE / "side_by_side.py"),
                     str(folder),
                     str(EPOCHS),
-                    str(JOBS),
+                    str(jobs),
                     rival,
                 ]
                 for rival in ("joblib", "xargs")
