@@ -12,9 +12,9 @@ from experiments.config import from_hydra
 from experiments.runner import run_experiment
 
 
-@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")  # type: ignore[untyped-decorator]
 def main(composed: DictConfig) -> None:
-    if run_experiment(from_hydra(composed)).state != "finished":
+    if run_experiment(from_hydra(composed).config).state != "finished":
         raise RuntimeError("a job failed")
 
 

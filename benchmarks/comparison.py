@@ -59,7 +59,7 @@ def vary(original: Path, directory: Path, number: int) -> None:
         probabilities = predictions[f"{split}_probabilities"]
         probabilities[chosen] = np.roll(probabilities[chosen], 1, axis=1)
     np.savez(directory / files.PREDICTIONS, **predictions)
-    metrics = {}
+    metrics: dict[str, float] = {}
     for split in ("test", "validation"):
         evaluation = evaluate(predictions[f"{split}_probabilities"], predictions[f"{split}_labels"])
         metrics |= evaluation.metrics(split)

@@ -47,11 +47,11 @@ def compare(claim: str, ours: Sequence[float], theirs: Sequence[float], limit: f
     """
     found = [our / their for our, their in zip(ours, theirs, strict=True)]
     ratio = median(found)
-    sides = (f"{median(side):.{digits}f} s" for side in (ours, theirs))
+    first, second = (f"{median(side):.{digits}f} s" for side in (ours, theirs))
     shown = f"{ratio:.2f}" if ratio >= 0.01 else f"{ratio:.1g}"
     if len(found) >= ROUNDS_OF_AN_INTERVAL:
         shown += f" ({min(found):.2g} to {max(found):.2g})"
-    return Row(claim, *sides, shown, f"≤ {limit}", len(ours))
+    return Row(claim, first, second, shown, f"≤ {limit}", len(ours))
 
 
 def state(claim: str, values: Sequence[float], unit: str, goal: str, *, digits: int = 1) -> Row:
@@ -63,7 +63,7 @@ def alternate(commands: Mapping[str, Command], rounds: int) -> dict[str, list[fl
     """Seconds of every command, by its name; which goes first changes from round to round."""
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds):
-        for name in list(commands) if number % 2 == 0 else reversed(commands):
+        for name in list(commands)[:: 1 if number % 2 == 0 else -1]:
             seconds[name].append(timed(commands[name]))
             print(f"  round {number + 1}: {name}: {seconds[name][-1]:.1f} s", flush=True)
     return seconds

@@ -83,7 +83,7 @@ class AtOnce:
 
 def main(jobs: int, starts: int) -> None:
     """Plans, starts, and ends the process."""
-    launch.make_executor = lambda sweep: AtOnce(sweep, starts)
+    launch.make_executor = lambda sweep: AtOnce(sweep, starts)  # type: ignore[attr-defined]
     launch.processes.start_server = lambda: None  # type: ignore[attr-defined]
     launch.preflight.check = lambda *_: None  # type: ignore[attr-defined]
     sys.argv = command(jobs)[1:]

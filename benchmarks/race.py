@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.measurement import Row, on, run, state
-from experiments.comparison.decisions import DECISIONS, read
+from experiments.comparison.decisions import DECISIONS, Race, read
 from experiments.comparison.sequential import Rules, decide
 from experiments.results import lookup, records
 from experiments.results.records import Record
@@ -88,7 +88,9 @@ def winner(directory: Path, found: Sequence[Record]) -> str:
     """The optimizer that a race has found, or the one with the best mean validation accuracy."""
     _, races = read(directory / DECISIONS)
     if races:
-        return races[-1].setting.configurations[races[-1].rounds[-1].leader].label
+        race = races[-1]
+        assert isinstance(race, Race)
+        return race.setting.configurations[race.rounds[-1].leader].label
     return max({str(record.varied["optimizer"]) for record in found}, key=lambda name: validation(found, name))
 
 

@@ -43,10 +43,10 @@ def rows(draws: Sequence[Found]) -> list[Row]:
     spent = median(draw.spent for draw in draws)
     regrets = [draw.best - draw.found for draw in draws]
     shown = f"{median(regrets):.2f} ({min(regrets):.2f} to {max(regrets):.2f}) points"
-    sides = (f"{median(side):.2f} %" for side in ([d.found for d in draws], [d.best for d in draws]))
+    ours, theirs = (f"{median(side):.2f} %" for side in ([d.found for d in draws], [d.best for d in draws]))
     return [
         Row(f"{what}: epochs", f"{spent:g}", str(grid), f"{spent / grid:.3f}", f"≤ {MOST_PART}", n),
-        Row(f"{what}: validation accuracy", *sides, shown, f"≤ {MOST_REGRET} points", n),
+        Row(f"{what}: validation accuracy", ours, theirs, shown, f"≤ {MOST_REGRET} points", n),
     ]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -39,8 +41,8 @@ def measure() -> list[Row]:
 def efficiency(what: str, seconds: Sequence[float], useful: float, peak: float) -> Row:
     """Useful floating-point operations a second of a sweep against the machine's peak."""
     speed = useful / median(seconds)
-    speeds = (f"{operations / 1e9:.0f} GFLOP/s" for operations in (speed, peak))
-    return Row(f"{what}: useful work ÷ SGEMM peak", *speeds, f"{speed / peak:.2f}", "≥ 0.7", len(seconds))
+    ours, highest = (f"{operations / 1e9:.0f} GFLOP/s" for operations in (speed, peak))
+    return Row(f"{what}: useful work ÷ SGEMM peak", ours, highest, f"{speed / peak:.2f}", "≥ 0.7", len(seconds))
 
 
 def sides(jobs: int) -> dict[str, list[float]]:
@@ -51,19 +53,15 @@ def sides(jobs: int) -> dict[str, list[float]]:
             "ours": lambda _: ["-m", "experiments.run", *ours],
             "basic launcher": lambda _: [str(HERE / "basic_launcher.py"), *ours],
             "bare scripts": lambda folder: [str(HERE / "one_after_another.py"), str(folder), str(EPOCHS), str(jobs)],
-            **{
-                rival: lambda folder, rival=rival: [
-                    str(HERE / "side_by_side.py"),
-                    str(folder),
-                    str(EPOCHS),
-                    str(jobs),
-                    rival,
-                ]
-                for rival in ("joblib", "xargs")
-            },
+            "joblib": partial(_side_by_side, jobs, "joblib"),
+            "xargs": partial(_side_by_side, jobs, "xargs"),
         },
         ROUNDS,
     )
+
+
+def _side_by_side(jobs: int, rival: str, folder: Path) -> list[str]:
+    return [str(HERE / "side_by_side.py"), str(folder), str(EPOCHS), str(jobs), rival]
 
 
 def ratios(what: str, seconds: dict[str, list[float]], limits: Sequence[float]) -> list[Row]:

@@ -67,13 +67,14 @@ def receive(connection: socket.socket) -> tuple[Request, list[int]] | None:
 # The server.
 
 
-def import_libraries() -> None:
+def import_libraries(libraries: Sequence[str]) -> None:
     gc.disable()
-    for library in LIBRARIES:
+    for library in libraries:
         importlib.import_module(library)
-    # What MLflow would find out anew in every command that logs a model: the modules of all installed packages.
-    sys.modules["mlflow.utils.requirements_utils"]._init_modules_to_packages_map()
-    copy_tables()
+    if "mlflow" in sys.modules:
+        # What it would find out anew in every command that logs a model: the modules of all installed packages.
+        sys.modules["mlflow.utils.requirements_utils"]._init_modules_to_packages_map()
+        copy_tables()
     gc.enable()
     gc.freeze()  # or every command's first collection would touch, and so copy, all that it shares with the server
 
@@ -255,7 +256,7 @@ def leave(code: object) -> None:
 if __name__ == "__main__":
     del sys.path[0]  # the tests' folder
     del os.environ[ROOM]
-    import_libraries()
+    import_libraries(sys.argv[2:])
     asked = serve(socket.socket(fileno=int(sys.argv[1])))
     if "-m" in asked.arguments[2:]:
         asked = fork_spare() or asked

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from command_server import ROOM, Request, send, take_terminal
+from command_server import LIBRARIES, ROOM, Request, send, take_terminal
 from experiments.training import runtime
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every command compiles all of our modules again
@@ -183,7 +183,7 @@ def server() -> socket.socket:
     script = Path(__file__).with_name("command_server.py")
     with theirs:
         process = subprocess.Popen(
-            [sys.executable, str(script), str(theirs.fileno())],
+            [sys.executable, str(script), str(theirs.fileno()), *LIBRARIES],
             env=SERVER_VARIABLES | {ROOM: room}, pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip

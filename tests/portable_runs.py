@@ -1,4 +1,7 @@
-"""Small portable runs in a process of their own: prints what `test_portable.py` compares, as JSON."""
+"""Small portable runs in a process of their own: prints what `test_portable.py` compares, as JSON.
+
+`portable_runs.py NAME …`: of each of `RUNS` the digests; of `GRAPHS`, where it is named, what its training steps do.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,11 @@ RUNS = {
     ),
     "linear": ("model=linear", "optimizer=lion", "regularization=l2", "schedule=step"),
 }  # fmt: skip
+GRAPHS = "graphs"
+NORMALISING = (
+    ("model=resnet", "optimizer=rmsprop"),
+    ("model=layers", "model.layers=[{layer: LayerNormalization},{layer: GroupNormalization, groups: 1}]"),
+)
 
 
 def digests(*overrides: str) -> dict[str, str]:
@@ -45,6 +53,25 @@ def digests(*overrides: str) -> dict[str, str]:
     }
 
 
+def graphs() -> tuple[list[list[str]], dict[str, bool]]:
+    """The types of operations in the training step of each of `NORMALISING`, and the options of Grappler."""
+    import tensorflow as tf
+
+    return [_operations(*overrides) for overrides in NORMALISING], tf.config.optimizer.get_experimental_options()
+
+
+def _operations(*overrides: str) -> list[str]:
+    import tensorflow as tf
+
+    from experiments.training import loop
+
+    config = compose(*SMALL, *overrides)
+    trainer = loop.build(config, config.dataset.load())
+    images, labels = next(iter(trainer.batches.epoch(1)))
+    step = tf.function(lambda: trainer.model.train_step((images, labels)))
+    return sorted({operation.type for operation in step.get_concrete_function().graph.get_operations()})
+
+
 if __name__ == "__main__":
     runtime.prepare(compose(*SMALL, "training.threads=1").training)
-    print(json.dumps({name: digests(*RUNS[name]) for name in sys.argv[1:] or RUNS}))
+    print(json.dumps({name: graphs() if name == GRAPHS else digests(*RUNS[name]) for name in sys.argv[1:]}))

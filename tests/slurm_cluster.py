@@ -133,10 +133,6 @@ class Cluster:
             with contextlib.suppress(psutil.Error):
                 process.kill()
 
-    def kill_daemon(self, node: str) -> None:
-        """The daemon of a node alone: what runs there runs on."""
-        self._kill(node)
-
     def _kill(self, name: str) -> None:
         self._daemons[name].kill()
         self._daemons.pop(name).wait()

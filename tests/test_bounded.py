@@ -36,7 +36,6 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "json": lambda path: bounded.read_json(path, 1000),
     "rows": lambda path: bounded.read_rows(path, 1000),
     "arrays": archives.read_arrays,
-    "headers": archives.read_array_headers,
 }
 
 
@@ -187,7 +186,6 @@ def test_arrays_are_read_as_they_were_saved(tmp_path: Path) -> None:
             np.testing.assert_array_equal(read[name], array)
             assert (read[name].dtype, read[name].shape) == (array.dtype, array.shape)
     assert list(archives.read_arrays(tmp_path / "a.npz", ["whole"])) == ["whole"]
-    assert archives.read_array_headers(tmp_path / "a.npz", ["text"])["text"] == ((2,), np.dtype("<U2"))
     content = io.BytesIO((tmp_path / "a.npz").read_bytes())
     assert list(archives.unpack_arrays(content, "memory")) == list(arrays)
     content.read()  # it was left open

@@ -190,7 +190,7 @@ def test_spare_that_was_not_needed_ends_with_the_command(home: Path) -> None:
 
 def test_server_ends_with_the_tests() -> None:
     code = (
-        "import commands, os, sys; commands.server()\n"
+        "import commands; commands.LIBRARIES = ('numpy',); commands.server()\n"
         "done = commands.run(['-c', 'import os; print(os.getppid())'], env=commands.VARIABLES); print(done.stdout)"
     )
     folder = str(Path(__file__).parent)

@@ -17,7 +17,7 @@ from experiments.errors import InputError
 from experiments.results import environment as machine
 from experiments.results import records
 from experiments.training import runtime
-from portable_runs import RUNS, SMALL
+from portable_runs import GRAPHS, RUNS, SMALL
 
 CHILD = Path(__file__).parent / "portable_runs.py"
 MADE_WITH = {"tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6"}
@@ -41,7 +41,7 @@ GOLDEN = {
 
 
 def measured(*names: str, cores: int | None = None, **variables: str) -> dict[str, Any]:
-    """The digests of some of `RUNS`, made by one process of its own on the first `cores` cores."""
+    """What one process of its own prints of some of `RUNS` and `GRAPHS`, on the first `cores` cores."""
     pinned = None if cores is None else lambda: os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     done = subprocess.run(
         [sys.executable, str(CHILD), *names],
@@ -66,7 +66,7 @@ def some_on_one_core(_: Path) -> dict[str, Any]:
 
 
 def all_on_all_cores(_: Path) -> dict[str, Any]:
-    return measured(OMP_NUM_THREADS="16", TF_NUM_INTRAOP_THREADS="16")
+    return measured(*RUNS, GRAPHS, OMP_NUM_THREADS="16", TF_NUM_INTRAOP_THREADS="16")
 
 
 def two_side_by_side(home: Path) -> Path:
@@ -83,7 +83,8 @@ SCENARIOS = (some_on_one_core, all_on_all_cores, two_side_by_side)
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_made")
 def test_golden_digests_come_again_on_all_cores(endings: dict[str, Ending[Any]]) -> None:
-    assert endings["all_on_all_cores"].result() == GOLDEN
+    found = endings["all_on_all_cores"].result()
+    assert {name: found[name] for name in RUNS} == GOLDEN
 
 
 @pytest.mark.usefixtures("as_made")
@@ -114,7 +115,7 @@ def test_golden_digests_come_again_on_any_cores(threads: str | None, cores: int 
     if cores is not None and cores > available_cores():
         pytest.skip(f"needs {cores} cores")
     variables = {} if threads is None else {"OMP_NUM_THREADS": threads, "TF_NUM_INTRAOP_THREADS": threads}
-    assert measured(cores=cores, **variables) == GOLDEN
+    assert measured(*RUNS, cores=cores, **variables) == GOLDEN
 
 
 @pytest.mark.slow
@@ -184,46 +185,11 @@ def test_portable_wants_one_thread_and_float32() -> None:
 
 
 APPROXIMATE = {"Rsqrt", "Reciprocal", "Inv", "FusedBatchNormV3", "FusedBatchNormGradV3"}
-NORMALISING = (
-    ["model=resnet", "optimizer=rmsprop"],
-    ["model=layers", "model.layers=[{layer: LayerNormalization},{layer: GroupNormalization, groups: 1}]"],
-)
-OPERATIONS = """
-import json, sys
-from experiments.config import compose
-from experiments.training import runtime
-small = ("dataset=digits", "training.determinism=portable", "training.threads=1")
-runtime.prepare(compose(*small).training)
-import tensorflow as tf
-from experiments.training import loop
-data = compose(*small).dataset.load()
-found = []
-for overrides in json.loads(sys.argv[1]):
-    trainer = loop.build(compose(*small, *overrides), data)
-    images, labels = next(iter(trainer.batches.epoch(1)))
-    step = tf.function(lambda: trainer.model.train_step((images, labels)))
-    found.append(sorted({operation.type for operation in step.get_concrete_function().graph.get_operations()}))
-print(json.dumps([found, tf.config.optimizer.get_experimental_options()]))
-"""
-
-
-def operations_of_graphs(_: Path) -> tuple[list[list[str]], dict[str, Any]]:
-    """The types of operations in the training step of each of `NORMALISING`, and the options of Grappler."""
-    done = subprocess.run(
-        [sys.executable, "-c", OPERATIONS, json.dumps(NORMALISING)],
-        capture_output=True, text=True, check=False, env=environment(Path.cwd()),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found, options = json.loads(done.stdout)
-    return found, options
-
-
-SCENARIOS = (*SCENARIOS, operations_of_graphs)
 
 
 @pytest.mark.slow
 def test_no_operation_starts_from_an_approximation(endings: dict[str, Ending[Any]]) -> None:
-    found, options = endings["operations_of_graphs"].result()
+    found, options = endings["all_on_all_cores"].result()[GRAPHS]
     for names in found:
         assert {"Sqrt", "DivNoNan"} <= set(names)
         assert not APPROXIMATE & set(names)

@@ -70,7 +70,7 @@ def test_killed_sweep_ends_like_an_undisturbed_one(tmp_path: Path, seed: int) ->
     calm, home = tmp_path / "calm", tmp_path / "harassed"
     calm.mkdir()
     home.mkdir()
-    undisturbed = run_sweep(calm, *OVERRIDES)
+    undisturbed = run_sweep(calm, *OVERRIDES, "tracking=none")
     for _ in range(LIVES):
         with started(home, *BASE, *OVERRIDES) as command:
             harass(command, home, chance)

@@ -129,8 +129,8 @@ def test_store_survives_being_made_by_several_processes_at_once(home: Path) -> N
         "print(tracking.prepare_store(Path(sys.argv[1]), 'experiments'))"
     )
     command = [sys.executable, "-c", script, str(home)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    assert [process.communicate()[0] for process in processes] == ["1\n"] * 3
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0] for process in processes] == ["1\n"] * 2
     assert {path.name for path in home.iterdir()} == {"mlflow.db"}
 
 

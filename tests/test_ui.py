@@ -201,20 +201,18 @@ def test_store_without_a_sweep_opens_on_its_runs_and_kill_leaves_nothing(home: P
         assert what_is_left(process, address, signal.SIGKILL) == []
 
 
-@pytest.mark.slow
-def test_ctrl_c_ends_everything_that_was_started(store: Path) -> None:
-    with served(store) as (process, address):
-        assert what_is_left(process, address, signal.SIGINT) == []
-        assert process.returncode == 130
-
-
 # --- in a browser
 
 
 @pytest.fixture(scope="module")
-def address(store: Path) -> Iterator[str]:
-    with served(store) as (_, address):
-        yield address
+def served_store(store: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    with served(store) as process_and_address:
+        yield process_and_address
+
+
+@pytest.fixture
+def address(served_store: tuple[subprocess.Popen[str], str]) -> str:
+    return served_store[1]
 
 
 @pytest.fixture(scope="module")
@@ -362,3 +360,13 @@ def test_run_shows_its_verdict_and_its_figure(page: Page, address: str) -> None:
     page.click(text("misclassified.png"))
     shown = "return [...document.images].filter((i) => i.offsetWidth > 0).map((i) => [i.naturalWidth, i.naturalHeight])"
     page.until(lambda: list(PICTURE) in page.browser.execute_script(shown))
+
+
+# --- and at last, because the pages above are served no longer
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_everything_that_was_started(served_store: tuple[subprocess.Popen[str], str]) -> None:
+    process, address = served_store
+    assert what_is_left(process, address, signal.SIGINT) == []
+    assert process.returncode == 130

@@ -18,9 +18,10 @@ from typing import Any
 import psutil
 import pytest
 
+from conftest import train
 from experiments.errors import InputError
 from experiments.recording import Origin
-from experiments.results import environment
+from experiments.results import environment, own_code, records
 from experiments.results.files import EpochRow
 from experiments.sweeps.executor import Ended, EpochDone, Run
 from experiments.sweeps.executors import local, processes
@@ -261,6 +262,22 @@ def test_workers_share_tensorflow_and_do_not_search_it_for_garbage() -> None:
     imported, collects, frozen = ended.stdout.split()
     assert (imported, collects) == ("True", "True")
     assert int(frozen) > 100_000
+
+
+@pytest.mark.slow
+def test_spawned_worker_comes_to_the_same_bits(
+    tensorflow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Callable[..., Any]
+) -> None:
+    """Where no process can be forked from a server. A whole sweep of such workers is among the exhaustive tests."""
+    monkeypatch.setattr(processes, "METHODS", ("spawn",))
+    config = small("model=linear", "training.epochs=2", "tracking=none")
+    run = Run(config, tmp_path / "0", Origin(), tmp_path / "lock", own_code.code_digest(config.model_dump()))
+    worker = Worker(_carry_out, run, output=tmp_path / "output")
+    assert type(worker.process).__name__ == "SpawnProcess"
+    assert heard(worker, seconds=100)[-1] == Ended("finished"), (tmp_path / "output").read_text()
+    worker.leave()
+    alone = train(config, config.dataset.load())
+    assert records.load(tmp_path / "0").weights_digest == alone.trainer.weights_digest()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

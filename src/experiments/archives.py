@@ -118,16 +118,6 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
 
-def read_array_headers(path: Path, wanted: Sequence[str] | None = None) -> dict[str, ArrayHeader]:
-    """Shapes and types of the arrays of an `.npz`, which are not read.
-
-    Raises:
-        InputError: as `read_arrays`, but for what only reading shows.
-    """
-    with open_file(path) as file, open_archive(file, str(path)) as archive:
-        return _read_headers(archive, str(path), wanted)
-
-
 @contextmanager
 def open_archive(file: BinaryIO, where: str, what: str = "plain arrays") -> Iterator[zipfile.ZipFile]:
     """Opens a zip archive, and turns whatever damage shows in the block into one line.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.ingredients.execution import SlurmSweep
@@ -82,8 +81,3 @@ def arguments(options: SlurmSweep, name: str, folder: Path, tasks: int) -> list[
 def _literal(folder: Path) -> str:
     """A path in which sbatch replaces nothing."""
     return str(folder).replace("%", "%%")
-
-
-def ids(array: int, indices: Sequence[int]) -> list[str]:
-    """As Slurm's commands take tasks: `12_3`."""
-    return [f"{array}_{index}" for index in indices]
