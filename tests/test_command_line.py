@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from conftest import environment
 from experiments import command_line
 from experiments.errors import InputError
+from experiments.hydra_loader import Loader
+from experiments.sweeps import launch
 
 
 @pytest.mark.parametrize(
@@ -56,10 +60,42 @@ def test_flags_may_stand_between_values(capsys: pytest.CaptureFixture[str]) -> N
     assert "\nseed: 3\n" in capsys.readouterr().out
 
 
+OWN = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 0,1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "composed", "sweeps"),
+    [
+        (["seed=3", "model=linear"], 1, False),  # a single run is not composed twice to find that it is one
+        (["experiment=fast"], 2, False),
+        (["experiment=optimizers"], 2, True),
+        (["hydra.mode=MULTIRUN", "seed=0,1"], 2, True),
+        (["--config-dir=own", "+mine=several"], 2, True),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_option_may_choose_a_sweep(
+    arguments: list[str], composed: int, sweeps: bool, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "own" / "mine").mkdir(parents=True)
+    (home / "own" / "mine" / "several.yaml").write_text(OWN)
+    monkeypatch.chdir(home)
+    compose, composes, started = Loader.load_configuration, [], []
+    ended = SimpleNamespace(exit_code=0, jobs=[])
+
+    def count(*given: Any, **named: Any) -> Any:
+        composes.append(given)
+        return compose(*given, **named)
+
+    monkeypatch.setattr(Loader, "load_configuration", count)
+    monkeypatch.setattr(launch, "launch", lambda *_: started.append("a sweep") or ended)
+    command_line.answer(arguments, lambda _: started.append("a run"))
+    assert started == ["a sweep" if sweeps else "a run"]
+    assert len(composes) == composed
+
+
 @pytest.mark.parametrize("body", ["raise ValueError('inside')", "raise KeyError('inside')"])
 def test_error_of_a_sweep_is_no_mistake_of_the_user(body: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from experiments.sweeps import launch
-
     def fails(*_: object) -> None:
         exec(body)
 

@@ -104,6 +104,13 @@ def test_files_hold_nothing_that_depends_on_where_they_are_read(path: Path) -> N
         assert resolver not in text
 
 
+def test_only_questions_choose_a_sweep_or_anything_else_of_hydra() -> None:
+    """So a command that names none of them is known to be a single run before anything is composed."""
+    told = [path for path in FILES if re.search(r"hydra|_global_|/experiment", path.read_text())]
+    assert told
+    assert {path.parent.name for path in told} == {"experiment"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=relative)
 def test_files_hold_no_number_that_yaml_versions_read_differently(path: Path) -> None:
     """`010` is 8, `1:30` is 90, `on` is true and `1e-3` is a string, each in one of YAML 1.1 and 1.2."""

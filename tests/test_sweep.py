@@ -615,17 +615,10 @@ def test_job_that_takes_too_long_fails_and_tells_where_it_was(home: Path) -> Non
     assert "most recent call first" in log
     assert log.splitlines()[-1] == "TimeoutError: took longer than sweep.timeout_minutes=0.05"
     assert_store_agrees(home, jobs)
-    assert_nothing_runs(home)
-
-
-@pytest.mark.slow
-@pytest.mark.beside
-def test_fail_fast_stops_at_the_first_failure(home: Path) -> None:
-    diverging = ("optimizer=sgd", "optimizer.learning_rate=1e37", "seed=range(9)", "tracking=none")
-    first = run_sweep(home, *diverging, "sweep.fail_fast=true", "sweep.workers=1")
+    first = run_sweep(home, *endless, "sweep.fail_fast=true", "sweep.reuse=never", "sweep.workers=1", "tracking=none")
     assert first.code == 1
     assert "stopping (sweep.fail_fast=true)" in first.out
-    assert [job.state for job in jobs_of(sweep_of(first))] == ["diverged"]
+    assert [job.state for job in jobs_of(sweep_of(first))] == ["failed"]
     assert_nothing_runs(home)
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
@@ -28,6 +28,7 @@ from experiments.errors import InputError
 from experiments.hydra_loader import MISSING, PRIMARY, make_loader, own_hydra
 from experiments.plain_yaml import read_yaml
 
+MODE = re.compile("experiment|hydra")  # stands in every override that may set `hydra.mode`
 COMPLETION = re.compile("(install|uninstall|query)=(bash|fish|zsh)")
 SAVED = "experiments-saved-config"  # under which Hydra finds the values that were read from a run
 
@@ -45,9 +46,9 @@ def answer(arguments: Sequence[str], task: Callable[[Any], Any]) -> None:
     parser = _parser()
     flags = _parse(parser, arguments)
     try:
-        with own_hydra(), _initialized(flags) as (hydra, name):
-            if not _tell(hydra, name, flags, parser):
-                _carry_out(hydra, name, flags, task)
+        with own_hydra(), _initialized(flags) as start:
+            if not _tell(start.hydra, start.name, flags, parser):
+                _carry_out(start, flags, task)
     except HydraException as error:
         raise explain_composition(error) from None
 
@@ -104,9 +105,19 @@ def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argpars
     return flags
 
 
+class _Start(NamedTuple):
+    """Hydra over the folders that are given, and the name of the primary config.
+
+    `only_ours`: no option of somebody else's can be chosen.
+    """
+
+    hydra: Hydra
+    name: str
+    only_ours: bool
+
+
 @contextmanager
-def _initialized(flags: argparse.Namespace) -> Iterator[tuple[Hydra, str]]:
-    """Hydra over the folders that are given, and the name of the primary config."""
+def _initialized(flags: argparse.Namespace) -> Iterator[_Start]:
     folder, name = CONF, (flags.config_name or PRIMARY).removesuffix(".yaml")
     if flags.config_path is not None:
         folder = Path(flags.config_path).absolute()
@@ -116,7 +127,7 @@ def _initialized(flags: argparse.Namespace) -> Iterator[tuple[Hydra, str]]:
     beside = project.settings().config_dir if flags.config_dir is None else Path(flags.config_dir).absolute()
     hydra = Hydra(task_name="run", config_loader=make_loader(folder, beside))
     GlobalHydra.instance().initialize(hydra)
-    yield hydra, name
+    yield _Start(hydra, name, only_ours=folder == CONF and beside is None and name in (PRIMARY, SAVED))
 
 
 def _is_tree(folder: Path, name: str) -> bool:
@@ -183,12 +194,19 @@ def _show(hydra: Hydra, name: str, flags: argparse.Namespace) -> None:
         sys.exit(2)
 
 
-def _carry_out(hydra: Hydra, name: str, flags: argparse.Namespace, task: Callable[[Any], Any]) -> None:
-    mode = RunMode.MULTIRUN if flags.multirun else hydra.get_mode(name, flags.overrides) or RunMode.RUN
+def _carry_out(start: _Start, flags: argparse.Namespace, task: Callable[[Any], Any]) -> None:
+    mode = RunMode.MULTIRUN if flags.multirun or _chooses_a_sweep(start, flags.overrides) else RunMode.RUN
     if mode == RunMode.RUN:
         _refuse_race(flags.overrides)
-    start = hydra.run if mode == RunMode.RUN else hydra.multirun
-    start(config_name=name, task_function=task, overrides=[*flags.overrides, f"hydra.mode={mode.name}"])
+    go = start.hydra.run if mode == RunMode.RUN else start.hydra.multirun
+    go(config_name=start.name, task_function=task, overrides=[*flags.overrides, f"hydra.mode={mode.name}"])
+
+
+def _chooses_a_sweep(start: _Start, overrides: Sequence[str]) -> bool:
+    """Whether an option sets `hydra.mode`, as questions of conf/experiment do; none of our other options does."""
+    if start.only_ours and not any(MODE.search(text) for text in overrides):
+        return False  # and nothing is composed for this answer alone
+    return bool(start.hydra.get_mode(start.name, list(overrides)) == RunMode.MULTIRUN)
 
 
 def _refuse_race(overrides: Sequence[str]) -> None:
