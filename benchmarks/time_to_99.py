@@ -21,8 +21,8 @@ def measure() -> list[Row]:
         with tempfile.TemporaryDirectory() as folder:
             printed = run(["-m", "experiments.run", "experiment=fast", f"seed={seed}"], Path(folder))
             record = records.load(printed.splitlines()[-1])
-        ours.append(sum(row.seconds for row in record.rows))
-        accuracies.append(record.metrics["test/accuracy"])
+            ours.append(sum(row.seconds for row in record.rows))  # read while the folder is there
+            accuracies.append(record.metrics["test/accuracy"])
         theirs.append(float(run([str(HERE / "keras_example.py")], Path.cwd()).splitlines()[-1]))
         print(f"  round {seed + 1}: {ours[-1]:.1f} s, {accuracies[-1]:.2%}, against {theirs[-1]:.1f} s", flush=True)
     return [judge(ours, theirs, accuracies)]

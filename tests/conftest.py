@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import IO, Any, Generic, NamedTuple, TypeVar
 
@@ -153,8 +153,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def small() -> Callable[..., RunConfig]:
-    """Composes the config of a small run; overrides may be added."""
-    return lambda *overrides: compose(*SMALL, *overrides)
+    """Composes the config of a small run; overrides may be added. Nobody can change what is kept here."""
+    return cache(lambda *overrides: compose(*SMALL, *overrides))
 
 
 @pytest.fixture(scope="session")
