@@ -26,7 +26,7 @@ from experiments.comparison.charts import learning_curves
 from experiments.comparison.comparison import compare
 from experiments.comparison.images import load_images, png_uri
 from experiments.comparison.parallel import levels, parallel_coordinates
-from experiments.comparison.reliability_chart import reliability_chart
+from experiments.comparison.reliability_chart import is_stretched, reliability_chart
 from experiments.comparison.report import write
 from experiments.comparison.sentences import headlines, sentences
 from experiments.config import compose
@@ -402,8 +402,13 @@ def test_reliability_chart_of_a_weak_model_ends_with_its_bins():
     assert re.findall(r">(\d+)%<", svg) == [*ticks, *ticks]
     heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
     assert heights[0] - heights[-1] > 100  # of 260
-    strong = reliability_chart([*bins, Bin(0.99, 0.99, Interval(0.98, 0.995), 50)])
-    assert "99.9%" in strong
+    one_is_sure = [*bins, Bin(0.6, 0.95, Interval(0.88, 0.98), 50)]  # which makes the others no smaller
+    places = [float(x) for x in re.findall(r'cx="([\d.]+)"', reliability_chart(one_is_sure))]
+    assert not is_stretched(one_is_sure)
+    assert places[2] - places[0] > 100
+    strong = [*bins, *[Bin(0.99, 0.99, Interval(0.98, 0.995), 50)] * 4]
+    assert is_stretched(strong)
+    assert "99.9%" in reliability_chart(strong)
 
 
 def test_parallel_coordinates_have_a_line_for_each_configuration(home: Path, digits):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import median
 
 from markupsafe import Markup
 
@@ -12,19 +13,26 @@ from experiments.comparison.calibration import Bin
 
 SIZE, LEFT, BOTTOM, PAD = 300, 52, 40, 10  # in its own units
 LEAST = 0.0005  # share of errors at the far end of the axes: nearly all bins of a good model lie beyond 99 %
-TICKS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
-WEAK = 0.1  # where no bin has fewer errors, the axes end with the bins and have ticks of their own
-WEAK_TICKS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)
+TICKS: tuple[float, ...] = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+WEAK = 0.1  # share of errors of the middle bin from which on nothing is stretched, and the axes end with the bins
+WEAK_TICKS = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)
 MOST_TICKS = 6
 
 
+def is_stretched(bins: Sequence[Bin]) -> bool:
+    """Whether the axes of `reliability_chart` show the last percents larger than the rest, for a good model."""
+    return not bins or median(1 - b.accuracy for b in bins) < WEAK
+
+
 def reliability_chart(bins: Sequence[Bin]) -> Markup:
-    """Both axes are logarithmic in what is missing to 1, so that the last tenths are seen."""
+    """Both axes are logarithmic in what is missing to 1 where `is_stretched`, so that the last tenths are seen."""
     largest = max([1 - min(b.confidence, b.interval.low) for b in bins] + [0.02])
-    least = min([1 - max(b.confidence, b.interval.high) for b in bins] or [LEAST])
-    least = least if least > WEAK else LEAST
-    across, up = _axis(largest, least, LEFT, SIZE - PAD), _axis(largest, least, SIZE - BOTTOM, PAD)
-    ticks = [tick for tick in (TICKS if least == LEAST else WEAK_TICKS) if least <= tick <= largest]
+    if is_stretched(bins):
+        least, known, axis = LEAST, TICKS, _logarithmic
+    else:
+        least, known, axis = min(1 - max(b.confidence, b.interval.high) for b in bins), WEAK_TICKS, _linear
+    across, up = axis(largest, least, LEFT, SIZE - PAD), axis(largest, least, SIZE - BOTTOM, PAD)
+    ticks = [tick for tick in known if least <= tick <= largest]
     ticks = ticks[:: 2 if len(ticks) > MOST_TICKS else 1]
     parts = [
         Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, SIZE - PAD, y, y)
@@ -47,7 +55,12 @@ def reliability_chart(bins: Sequence[Bin]) -> Markup:
     ).format(SIZE, Markup().join(parts))
 
 
-def _axis(largest: float, least: float, start: float, end: float) -> Axis:
+def _linear(largest: float, least: float, start: float, end: float) -> Axis:
+    span = (largest - least) or 1.0
+    return Axis(lambda missing: start + (largest - missing) / span * (end - start), (), _percent)
+
+
+def _logarithmic(largest: float, least: float, start: float, end: float) -> Axis:
     span = math.log(largest / least)
     return Axis(
         lambda missing: start + math.log(largest / max(missing, least)) / span * (end - start), (), _percent

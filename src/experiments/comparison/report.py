@@ -20,7 +20,7 @@ from experiments.comparison.pairs import Pair
 from experiments.comparison.parallel import levels, parallel_coordinates
 from experiments.comparison.race_chart import race_chart
 from experiments.comparison.race_sentences import rounds_table
-from experiments.comparison.reliability_chart import reliability_chart
+from experiments.comparison.reliability_chart import is_stretched, reliability_chart
 from experiments.comparison.searches import SearchResult
 from experiments.comparison.sentences import headlines, sentences
 from experiments.comparison.settings import part_of, show
@@ -129,6 +129,7 @@ def _context(comparison: Comparison) -> dict[str, Any]:
         **_of_race(comparison),
         **_of_search(comparison.search),
         "reliability": reliability_chart(comparison.calibration.bins) if comparison.calibration else "",
+        "stretched": comparison.calibration is not None and is_stretched(comparison.calibration.bins),
         "images": images,
         "unsealed": [look for look in comparison.ledger.looks if look.purpose == "unseal"][-MOST_LOOKS:]
         if comparison.ledger
