@@ -14,7 +14,6 @@ from benchmarks.measurement import HERE, Row, alternate, compare
 from experiments.config import available_cores
 
 JOBS, EPOCHS, ROUNDS = 8, 3, 5
-SWEEP = "a sweep of {} jobs × " + f"{EPOCHS} epochs"
 TOLD = {
     "basic launcher": "Hydra's basic launcher",
     "bare scripts": "bare scripts, one after another",
@@ -31,11 +30,16 @@ PEAK_SIZE, PEAK_REPEATS = 4096, 5
 
 def measure() -> list[Row]:
     """Eight jobs of three epochs of the default network on MNIST, with all cores."""
-    seconds, what = sides(JOBS), SWEEP.format(JOBS)
+    seconds, what = sides(JOBS), name_of(JOBS)
     return [
         *ratios(what, seconds, LIMITS[4 if available_cores() >= 4 else 2]),
         efficiency(what, seconds["ours"], JOBS * useful_operations(EPOCHS), peak_operations()),
     ]
+
+
+def name_of(jobs: int) -> str:
+    """What its rows begin with."""
+    return f"a sweep of {jobs} jobs × {EPOCHS} epochs"
 
 
 def efficiency(what: str, seconds: Sequence[float], useful: float, peak: float) -> Row:

@@ -395,20 +395,26 @@ def test_reliability_chart_has_a_bar_for_each_bin(home: Path, digits):
     assert max(numbers) <= 300
 
 
-def test_reliability_chart_of_a_weak_model_ends_with_its_bins():
+def test_reliability_chart_of_a_weak_model_has_even_axes():
     bins = [Bin(share, share, Interval(share - 0.12, share + 0.12), 50) for share in (0.3, 0.5, 0.7)]
+    sure = Bin(0.6, 0.95, Interval(0.88, 0.98), 50)  # one of them, which makes the others no smaller
+    assert not is_stretched([*bins, sure])
+    svg = reliability_chart([*bins, sure])
+    assert re.findall(r">(\d+)%<", svg) == ["0", "20", "40", "60", "80", "100", "0", "40", "80"]
+    xs, ys = ([float(n) for n in re.findall(rf'c{axis}="([\d.]+)"', svg)] for axis in "xy")
+    assert xs[1] - xs[0] == pytest.approx(xs[2] - xs[1], abs=0.2) == pytest.approx(ys[0] - ys[1], abs=4)
+    assert xs[2] - xs[0] > 90  # of 238
+
+
+def test_reliability_chart_of_a_good_model_stretches_the_last_percents():
+    weak = [Bin(share, share, Interval(share - 0.12, share + 0.12), 50) for share in (0.3, 0.5, 0.7)]
+    bins = [*weak, *[Bin(0.99, 0.99, Interval(0.98, 0.995), 50)] * 3, Bin(1.0, 1.0, Interval(0.99, 1.0), 50)]
+    assert is_stretched(bins)
     svg = reliability_chart(bins)
-    ticks = ["20", "40", "60", "80"]
-    assert re.findall(r">(\d+)%<", svg) == [*ticks, *ticks]
-    heights = [float(y) for y in re.findall(r'cy="([\d.]+)"', svg)]
-    assert heights[0] - heights[-1] > 100  # of 260
-    one_is_sure = [*bins, Bin(0.6, 0.95, Interval(0.88, 0.98), 50)]  # which makes the others no smaller
-    places = [float(x) for x in re.findall(r'cx="([\d.]+)"', reliability_chart(one_is_sure))]
-    assert not is_stretched(one_is_sure)
-    assert places[2] - places[0] > 100
-    strong = [*bins, *[Bin(0.99, 0.99, Interval(0.98, 0.995), 50)] * 4]
-    assert is_stretched(strong)
-    assert "99.9%" in reliability_chart(strong)
+    assert "99.9%" in svg
+    xs = [float(x) for x in re.findall(r'cx="([\d.]+)"', svg)]
+    assert xs[3] - xs[2] > xs[2] - xs[0]  # from 70 to 99 % is farther than from 30 to 70
+    assert max(xs) == 290  # what is beyond the axis stands at its end
 
 
 def test_parallel_coordinates_have_a_line_for_each_configuration(home: Path, digits):
