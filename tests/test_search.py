@@ -31,7 +31,7 @@ from experiments.sweeps.planning import make_plan
 from experiments.sweeps.proposals import plan_jobs
 from experiments.sweeps.scheduler import Scheduler
 from experiments.sweeps.search_table import SearchTable
-from experiments.sweeps.searches import final_overrides, final_seeds, planned_epochs, spent
+from experiments.sweeps.searches import final_overrides, final_seeds, planned_epochs, require_finalists, spent
 from experiments.sweeps.status import JobState, Status
 from experiments.sweeps.strategies.halving import Halving
 from experiments.sweeps.strategy import seen_of
@@ -199,6 +199,18 @@ def test_final_is_a_race_of_the_finalists_over_fresh_seeds(searched: Searched, c
     assert (final.execution.jobs, final.execution.title) == (None, None)
     rates = {job.config.optimizer.learning_rate for job in final.jobs}
     assert rates <= {job.config.optimizer.learning_rate for job in plan.jobs}
+    require_finalists(plan, final)
+
+
+def test_final_of_options_that_were_edited_meanwhile_is_refused(searched: Searched, composer: Composer) -> None:
+    plan = searched("sweep.jobs=4", "sweep.finalists=2")
+    final = make_plan([[*plan.jobs[0].overrides, "sweep.jobs=null", "training.batch_size=32"]], composer)
+    with pytest.raises(InputError) as caught:
+        require_finalists(plan, final)
+    assert caught.value.mistakes == (
+        "training.batch_size: was 16 in the search and is 32 now, so this would be no final of it; undo the change of "
+        "conf/, and the same command goes on",
+    )
 
 
 def test_paused_run_is_known_by_its_last_epoch(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from experiments.comparison import decisions
 from experiments.comparison.decisions import DECISIONS
 from experiments.results import records
 from experiments.sweeps import decision_log
+from test_sweep import check_out, spoil_code
 
 RANGES = ("optimizer=sgd,adam", "optimizer.learning_rate=tag(log,interval(1e-3,1e-1))", "training.epochs=8")
 SEARCH = (
@@ -34,10 +35,13 @@ def search_that_is_killed(home: Path) -> Seen:
     with started(home, *SEARCH) as command:
         command.wait_for("job 2 ")  # two workers: one has been paused
         command.process.send_signal(signal.SIGKILL)
-    ends = []
-    for _ in range(2):
-        with started(home, *SEARCH) as command:
-            ends.append(command.finish())
+    checkout = check_out(home / "checkout")
+    with started(home, *SEARCH, PYTHONPATH=str(checkout / "src")) as command:
+        command.wait_for("rung 1 ")
+        spoil_code(checkout)  # the final goes on with the code that the search began with
+        ends = [command.finish()]
+    with started(home, *SEARCH) as command:
+        ends.append(command.finish())
     (search,) = (path for path in (home / "multirun").glob("[0-9]*") if "-final-" not in path.name)
     best = next(path for path in sorted(search.glob("[0-9]*")) if records.load(path).state == "finished")
     job = json.loads((search / "plan.json").read_text())["jobs"][int(best.name)]

@@ -36,7 +36,7 @@ from experiments.sweeps.presenter import Presenter
 from experiments.sweeps.progress import Progress
 from experiments.sweeps.reuse import look_at, read_rows, tidy
 from experiments.sweeps.scheduler import Scheduler
-from experiments.sweeps.searches import final_overrides
+from experiments.sweeps.searches import final_overrides, require_finalists
 from experiments.sweeps.status import JobState, Status
 from experiments.sweeps.strategy import Step, Strategy, seen_of
 from experiments.sweeps.sweep import Sweep, hydra_files
@@ -71,7 +71,6 @@ def launch(
     hydra: Mapping[str, Any],
     on_change: Callable[[Status], None] | None = None,
     ranges: Mapping[str, str] | None = None,
-    title: Callable[[Plan], str] | None = None,
 ) -> SweepOutcome:
     """Plans and carries out a sweep, and after a search the race of its finalists.
 
@@ -81,38 +80,50 @@ def launch(
         hydra: Hydra's own config of this command, kept in the `.hydra/` of each run.
         on_change: is told of every job that starts or ends.
         ranges: of a search: what it chooses, by key.
-        title: makes the name of the sweep from its plan.
 
     Raises:
         InputError: a mistake in any job; nothing was started and nothing is left.
     """
+    with processes.none_left():  # the final's workers are of the server, and so of the code, that the search began with
+        return _launch(overrides, compose, hydra, on_change, ranges)
+
+
+def _launch(
+    overrides: Sequence[Sequence[str]],
+    compose: Compose,
+    hydra: Mapping[str, Any],
+    on_change: Callable[[Status], None] | None,
+    ranges: Mapping[str, str] | None = None,
+    search: Sweep | None = None,
+) -> SweepOutcome:
+    """The same; of a `search`, its final."""
     home = files.home()
-    with processes.none_left():
-        if len(overrides) >= MANY and not seems_begun(overrides[0], home):
-            processes.start_server()  # it imports TensorFlow on another core, meanwhile
-        plan = make_plan(overrides, Composer(compose), ranges)
-        if title:
-            plan = replace(plan, execution=plan.execution.model_copy(update={"title": title(plan)}))
-        plan = use_gpus(plan)
-        strategy = choose(plan)
-        if plan.execution.dry_run:
-            return SweepOutcome(_show(_prepare(plan, home), strategy))
-        with locked(plan, home):
-            sweep = _prepare(plan, home)
-            code = _carry_out(sweep, strategy, hydra, on_change)
-            locks.clear(home / "multirun" / LOCKS, {s.job.run_key for s in sweep.statuses if s.state == JobState.DONE})
+    if len(overrides) >= MANY and not seems_begun(overrides[0], home):
+        processes.start_server()  # it imports TensorFlow on another core, meanwhile
+    plan = make_plan(overrides, Composer(compose), ranges)
+    if search:
+        require_finalists(search.plan, plan)
+        plan = replace(plan, execution=plan.execution.model_copy(update={"title": _name_final(search, plan)}))
+    plan = use_gpus(plan)
+    strategy = choose(plan)
+    if plan.execution.dry_run:
+        return SweepOutcome(_show(_prepare(plan, home), strategy))
+    with locked(plan, home):
+        sweep = _prepare(plan, home)
+        code = _carry_out(sweep, strategy, hydra, on_change)
+        locks.clear(home / "multirun" / LOCKS, {s.job.run_key for s in sweep.statuses if s.state == JobState.DONE})
     directory_of = sweep.place.directory_of
     outcome = SweepOutcome(code, [JobOutcome(s.job, s.state, directory_of(s.job), s.message) for s in sweep.statuses])
     final = final_overrides(plan, strategy, sweep.statuses) if code != STOPPED else []
     if not final:
         return outcome
-    raced = launch(final, compose, hydra, on_change, title=partial(_name_final, sweep.place.name))
+    raced = _launch(final, compose, hydra, on_change, search=sweep)
     return SweepOutcome(max(code, raced.exit_code), [*outcome.jobs, *raced.jobs])
 
 
-def _name_final(search: str, plan: Plan) -> str:
+def _name_final(search: Sweep, plan: Plan) -> str:
     """The same for the same finalists, so that their race is found again."""
-    return f"{search[:LONGEST_SEARCH]}-final-{plan.key[:4]}"
+    return f"{search.place.name[:LONGEST_SEARCH]}-final-{plan.key[:4]}"
 
 
 def _prepare(plan: Plan, home: Path) -> Sweep:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from experiments.config import as_text, flatten
 from experiments.errors import InputError
-from experiments.sweeps.jobs import Plan
+from experiments.sweeps.jobs import Job, Plan
 from experiments.sweeps.races import validation_images
 from experiments.sweeps.status import Status
 from experiments.sweeps.strategies.halving import RUNGS, Halving
@@ -100,6 +101,35 @@ def final_overrides(plan: Plan, strategy: Strategy, statuses: Sequence[Status]) 
     kept = [[text for text in plan.jobs[job].overrides if _key(text) not in OWN] for job in finalists]
     seeds = final_seeds(plan) if len(kept) > 1 else range(0)
     return [[*texts, *FINAL, f"seed={seed}"] for texts in kept for seed in seeds]
+
+
+def require_finalists(search: Plan, final: Plan) -> None:
+    """Refuses a final of other configurations than the search's: `conf/` may have been edited since it was planned.
+
+    Raises:
+        InputError: with each value, as it was and as it is.
+    """
+    searched = [_without_seed(job) for job in search.jobs]
+    for job in final.jobs:
+        values = _without_seed(job)
+        if values in searched:
+            continue
+        nearest = min(searched, key=lambda other: len(_differences(other, values)))
+        raise InputError(
+            *(
+                f"{key}: was {as_text(nearest.get(key))} in the search and is {as_text(values.get(key))} now, so this "
+                "would be no final of it; undo the change of conf/, and the same command goes on"
+                for key in _differences(nearest, values)
+            )
+        )
+
+
+def _without_seed(job: Job) -> dict[str, Any]:
+    return flatten(job.composed.model_dump(mode="json", exclude={"seed"}))
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    return sorted(key for key in {**first, **second} if first.get(key) != second.get(key))
 
 
 def _key(text: str) -> str:

@@ -19,6 +19,11 @@ from contextlib import suppress
 SERVER = "multiprocessing.forkserver"
 ALIVE = r"main\(\d+, (\d+)"  # of its command line: the pipe whose other end the planner holds
 PR_SET_PDEATHSIG = 1  # of prctl(2)
+# What MLflow imports when a store is opened and a model is logged: a tenth of a second of every job.
+MLFLOW = (
+    "mlflow.keras", "mlflow.models", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store",
+    "mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.tracing.processor.base_mlflow",
+)  # fmt: skip
 
 
 def leave_the_terminal() -> None:
@@ -50,7 +55,7 @@ def import_everything() -> None:
     from experiments.results import environment, own_code
 
     environment.gather(threads=1, dataset_digest="")
-    for library in ("tensorflow", "keras", "mlflow.keras", "mlflow.models"):
+    for library in ("tensorflow", "keras", *MLFLOW):
         importlib.import_module(library)
     # MLflow lists the modules of all installed packages when it logs a first model: once, instead of in every worker.
     sys.modules["mlflow.utils.requirements_utils"]._init_modules_to_packages_map()
