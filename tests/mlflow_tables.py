@@ -1,4 +1,7 @@
-"""MLflow's tables, made once in a process: its migrations take more than a second for every fresh store."""
+"""MLflow's tables, made once in a process: its migrations take more than a second for every fresh store.
+
+Every look at a store reads all of them again, to compare the last one's name.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +38,5 @@ def copy_tables() -> None:
         return None
 
     utils._initialize_tables = copy
+    latest = utils._get_latest_schema_revision()
+    utils._get_latest_schema_revision = lambda: latest

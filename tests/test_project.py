@@ -461,7 +461,7 @@ def test_project_from_the_wheel_runs_and_retrains_only_what_was_edited(tmp_path:
     assert "Ran 2 tests" in call("-m", "unittest", "tests.test_mylab")
     sweep = (
         "-m", "experiments.run", "-m", "model=conv_mixer", "optimizer=adam,adamax", "dataset=digits",
-        "dataset.train_limit=64", "training.epochs=1", "training.batch_size=16",
+        "dataset.train_limit=64", "training.epochs=1", "training.batch_size=16", "model.depth=1", "figures=false",
     )  # fmt: skip
     assert "2 jobs: 2 new" in call(*sweep)
     assert "adamax" in call("-m", "experiments.compare")
