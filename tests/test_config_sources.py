@@ -15,10 +15,12 @@ from typing import Any
 import joblib
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from conftest import SMALL, environment, write_record
 from experiments import command_line
 from experiments.config import compose, from_hydra
+from experiments.config_sources import Folder
 from experiments.errors import InputError
 from experiments.results import files
 
@@ -213,6 +215,30 @@ def test_number_trap_is_named_wherever_the_file_lies(way: str, home: Path) -> No
     if "searchpath" in way:
         with pytest.raises(InputError, match="010 would be read as 8"):
             compose(way.format(home / "own"), "optimizer=mine")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "# nothing", "null", "word", "a: 1e-3\nb: [1_000, .5, -.inf, 1., +3]\nc: 2026-11-27\nd: yes\ne: 'é ∞'\nf: ~",
+     "# @package _global_\nx: ${y}\ny: !!str 3\nz: {p: [{q: 1}], r: '010'}",
+     "a: |\n  two\n  lines\nb: >-\n  one\n  line"],
+)  # fmt: skip
+def test_config_says_what_omegaconf_reads_in_it(text: str, home: Path) -> None:
+    (home / "some.yaml").write_text(text)
+    found = Folder("test", f"file://{home}").load_config("some").config
+    expected = OmegaConf.load(home / "some.yaml")
+    assert (found, type(found)) == (expected, type(expected))
+    assert [type(value) for value in found.values()] == [type(value) for value in expected.values()]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("a: 1\na: 2", "found duplicate key a"), ("3", "type: 'int'"), ("!!python/name:os.system {}", "python/name")],
+)
+def test_what_is_no_config_is_told(text: str, told: str, home: Path) -> None:
+    (home / "some.yaml").write_text(text)
+    with pytest.raises(InputError, match=rf"some\.yaml: is no.*{told}"):
+        Folder("test", f"file://{home}").load_config("some")
 
 
 def test_files_that_editors_leave_are_no_options(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ Hydra calls what its own part of a config names before any code of ours is asked
 
 from __future__ import annotations
 
-import io
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -16,7 +15,11 @@ from hydra._internal.core_plugins.importlib_resources_config_source import Impor
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
+from yaml.constructor import SafeConstructor
+from yaml.cyaml import CParser
+from yaml.resolver import Resolver
 
 from experiments.errors import InputError
 from experiments.plain_yaml import read_yaml_text
@@ -24,6 +27,15 @@ from experiments.plain_yaml import read_yaml_text
 # What a run or a sweep leaves in its directory, one of which is enough; and what marks the folders below it too.
 RESULTS = ("record.json", "sweep.json", "plan.json", "history.csv", "environment.json", "predictions.npz")
 RESULTS_AROUND = RESULTS[:2]
+
+
+class _Reader(CParser, get_yaml_loader()):  # type: ignore[misc]
+    """OmegaConf's reader of YAML, which knows 1e-3 for a number and refuses a key twice, on the quick parser."""
+
+    def __init__(self, text: str) -> None:
+        CParser.__init__(self, text)
+        SafeConstructor.__init__(self)
+        Resolver.__init__(self)
 
 
 class Folder(FileConfigSource):  # type: ignore[misc]
@@ -48,7 +60,9 @@ class Folder(FileConfigSource):  # type: ignore[misc]
         refuse_results(path.parent)
         text = read_yaml_text(path)
         try:
-            config, header = OmegaConf.load(io.StringIO(text)), ConfigSource._get_header_dict(text)
+            values = yaml.load(text, Loader=_Reader)  # noqa: S506 - builds plain values, as a SafeLoader
+            config = OmegaConf.create({} if values is None else values)
+            header = ConfigSource._get_header_dict(text)
         except (yaml.YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
             raise InputError(f"{path}: is no config ({' '.join(str(error).split())})") from None
         return ConfigResult(config=config, path=self.full_path(), provider=self.provider, header=header)

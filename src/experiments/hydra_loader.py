@@ -170,7 +170,6 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]
 
         `only_one`: a sweep is refused too.
         """
-        groups = set(self.list_groups("")) - {"experiment"}
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             if only_one and (override.is_sweep_override() or _is_search(override.input_line or "")):
                 raise InputError(
@@ -180,7 +179,7 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]
             group = key.removeprefix("hydra/")
             if key != group and group in UNUSED and value != OURS[group]:
                 raise InputError(f"{override.input_line}: is not used; {UNUSED[group]}")
-            if key in groups and isinstance(value, list):
+            if isinstance(value, list) and key != "experiment" and key in self.list_groups(""):
                 one = f"{key}={value[0] if value else 'OPTION'}"
                 raise InputError(f"{override.input_line}: is a list, and {key} is one option, as in {one}")
 
