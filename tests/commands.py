@@ -24,7 +24,11 @@ from experiments.training import runtime
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every command compiles all of our modules again
 VARIABLES = dict(os.environ)
 # As commands set them before they import a library that reads them while it is imported.
-SERVER_VARIABLES = VARIABLES | runtime.variables_of_import() | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+SERVER_VARIABLES = (
+    VARIABLES
+    | runtime.variables_of_import()
+    | {"MLFLOW_DISABLE_TELEMETRY": "true", "OPENBLAS_NUM_THREADS": VARIABLES.get("OPENBLAS_NUM_THREADS", "1")}
+)
 # What is read later. A command for which another variable is changed is not forked but started.
 # Folders of PYTHONPATH have code of ours or of a user, not another version of a library that the server has imported.
 READ_LATER = {

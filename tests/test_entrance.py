@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from conftest import environment
+from experiments.config import available_cores
 
 # As dataclasses and many libraries run what they have written themselves; beside a thread that no signal spares.
 INSIDE_EXEC = (
@@ -41,6 +42,21 @@ def test_command_ends_with_its_exit_code_and_a_plain_message(home: Path, body: s
         [sys.executable, "-m", "command"], cwd=home, env=environment(home), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr, done.stdout) == (*COMMANDS[body], "")
+
+
+@pytest.mark.parametrize("variables", [{}, {"OPENBLAS_NUM_THREADS": "2"}])
+def test_numpy_has_no_idle_threads_but_those_that_are_asked_for(home: Path, variables: dict[str, str]) -> None:
+    code = (
+        "import os\nfrom experiments.entrance import exit_with\n"
+        "def command():\n    import numpy, scipy.linalg\n    print(len(os.listdir('/proc/self/task')))\n    return 0\n"
+        "exit_with(command)"
+    )
+    kept = {name: value for name, value in environment(home).items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=kept | variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert (int(done.stdout) > 1) == (bool(variables) and available_cores() > 1)
 
 
 def test_end_at_once_leaves_the_terminal_with_its_cursor() -> None:

@@ -39,7 +39,8 @@ VARIABLE_PREFIXES = (
     "TF_FORCE_", "TF_USE_", "TF_MKL_", "TF_ONEDNN_", "TF_OVERRIDE_", "ONEDNN_", "DNNL_", "OMP_", "MKL_", "KMP_",
     "XLA_", "CUDA_", "CUBLAS_", "NVIDIA_TF32_", "KERAS_", "OPENBLAS_", "NPY_",
 )  # fmt: skip
-WITHOUT_EFFECT = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # set by libraries while they are imported
+# Set by libraries while they are imported, and by our commands for NumPy's products, of which no training has any.
+WITHOUT_EFFECT = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "OPENBLAS_NUM_THREADS")
 # Sources that take part in making numbers; what draws, compares, plans or talks does not.
 TAKES_PART = ("config.py", "runner.py", "ingredients/", "training/", "results/evaluation.py")
 TAKES_NO_PART = ("training/interruption.py", "training/progress.py")  # though they stand there
