@@ -33,7 +33,7 @@ SERVER_VARIABLES = (
 # Folders of PYTHONPATH have code of ours or of a user, not another version of a library that the server has imported.
 READ_LATER = {
     "EXPERIMENTS_HOME", "EXPERIMENTS_DATA", "EXPERIMENTS_LEASE_SECONDS", "MLFLOW_TRACKING_URI",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "PYTHONPATH", "TERM", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "PATH", "PYTHONPATH", "TERM", "COLUMNS", "LINES", "PYTEST_CURRENT_TEST",
 }  # fmt: skip
 # Set by libraries while TensorFlow is imported and by this package for MLflow: in this process and in a command alike.
 SET_BY_ITSELF = {

@@ -41,6 +41,7 @@ RUN = (
     f"training.epochs={EPOCHS}",
     "seed=3",
 )
+PLAIN = (*RUN, "figures=false")  # where nobody looks at them
 PASSWORD = "pass-word-of-anna"
 NOWHERE = f"http://anna:{PASSWORD}@127.0.0.1:9"  # the discard port: refuses at once
 HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "sklearn", "pandas")
@@ -78,14 +79,14 @@ def run_without_store(home: Path) -> Ended:
 
 
 def terminate_in_training(home: Path) -> Ended:
-    with started(home, *RUN) as command:
+    with started(home, *PLAIN) as command:
         command.wait_for("epoch  1/")
         command.process.send_signal(signal.SIGTERM)
         return command.finish()
 
 
 def kill_in_training(home: Path) -> Ended:
-    with started(home, *RUN, "tracking=none") as command:
+    with started(home, *PLAIN, "tracking=none") as command:
         command.wait_for("epoch  2/")
         command.process.kill()
         return command.finish()
@@ -145,7 +146,7 @@ def interrupt_at_the_start(home: Path) -> Ended:
 
 
 def diverge(home: Path) -> Ended:
-    with started(home, *RUN, "optimizer=sgd", "optimizer.learning_rate=1e38") as command:
+    with started(home, *PLAIN, "optimizer=sgd", "optimizer.learning_rate=1e38") as command:
         return command.finish()
 
 

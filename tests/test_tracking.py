@@ -125,12 +125,14 @@ def test_store_is_made_once_and_keeps_artifacts_in_the_home(store: Path) -> None
 @pytest.mark.slow
 def test_store_survives_being_made_by_several_processes_at_once(home: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from experiments.results import tracking;"
-        "print(tracking.prepare_store(Path(sys.argv[1]), 'experiments'))"
+        "import os, sys; from pathlib import Path; from experiments.results import tracking\n"
+        "import mlflow.store.tracking.sqlalchemy_store\n"
+        "child = os.fork()\n"
+        "print(tracking.prepare_store(Path(sys.argv[1]), 'experiments'), flush=True)\n"
+        "if child: os.waitpid(child, 0)"
     )
-    command = [sys.executable, "-c", script, str(home)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate()[0] for process in processes] == ["1\n"] * 2
+    done = subprocess.run([sys.executable, "-c", script, str(home)], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "1\n" * 2
     assert {path.name for path in home.iterdir()} == {"mlflow.db"}
 
 
