@@ -33,7 +33,7 @@ from experiments.results.records import Record
 from experiments.upgrades import newest
 
 BASE = ("-m", *SMALL, "model=linear", "sweep.workers=2")
-EPOCHS = 40  # of a job that is caught on its way
+EPOCHS = 30  # of a job that is caught on its way
 
 
 class Seen(NamedTuple):
