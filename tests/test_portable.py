@@ -87,6 +87,7 @@ def test_golden_digests_come_again_on_all_cores(endings: dict[str, Ending[Any]])
     assert {name: found[name] for name in RUNS} == GOLDEN
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("as_made")
 def test_golden_digests_come_again_on_one_core_in_another_order_whatever_openmp_is_told(
     endings: dict[str, Ending[Any]],

@@ -151,6 +151,7 @@ def test_rest_of_a_race_equals_the_grid(seen: Seen, endings: dict[str, Ending[An
     assert "for all claims together" in told
 
 
+@pytest.mark.exhaustive
 @after(race_that_is_killed)
 def test_killed_race_ends_with_the_decisions_of_an_undisturbed_one(seen: Seen, endings: dict[str, Ending[Any]]) -> None:
     last = seen.ends[0]

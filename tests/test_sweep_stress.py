@@ -30,7 +30,7 @@ from test_sweep import (
     wait_until,
 )
 
-JOBS, EPOCHS, LIVES = 4, 12, 3
+JOBS, EPOCHS, LIVES = 4, 12, 2
 OVERRIDES = (f"seed=range({JOBS})", f"training.epochs={EPOCHS}")
 LONGEST_WAIT_SECONDS = 1.5  # a job takes about this long: so a kill may fall on its start, its epochs and its end
 
