@@ -29,10 +29,8 @@ from typing import NamedTuple
 
 from mlflow_tables import copy_tables
 
-LIBRARIES = (
-    "tensorflow", "keras", "h5py", "mlflow.keras", "mlflow.models", "mlflow.pyfunc",
-    "mlflow.store.tracking.sqlalchemy_store", "mlflow.store.tracking.sqlalchemy_workspace_store",
-    "mlflow.tracing.processor.base_mlflow", "alembic.command", "sqlalchemy.dialects.sqlite", "hydra.main",
+HEAVY = (
+    "tensorflow", "keras", "h5py", "alembic.command", "sqlalchemy.dialects.sqlite", "hydra.main",
     "hydra.core.plugins", "omegaconf", "pydantic.dataclasses", "matplotlib.backends.backend_agg", "matplotlib.figure",
     "PIL.PngImagePlugin", "scipy.special", "sklearn.utils", "rich.live", "rich.progress", "rich.table",
     "rich._emoji_codes", "jinja2", "psutil", "yaml", "multiprocessing.forkserver",

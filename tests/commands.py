@@ -18,16 +18,15 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from command_server import LIBRARIES, ROOM, Request, send, take_terminal
+from command_server import HEAVY, ROOM, Request, send, take_terminal
+from experiments.sweeps.executors.preload import MLFLOW
 from experiments.training import runtime
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every command compiles all of our modules again
 VARIABLES = dict(os.environ)
 # As commands set them before they import a library that reads them while it is imported.
 SERVER_VARIABLES = (
-    VARIABLES
-    | runtime.variables_of_import()
-    | {"MLFLOW_DISABLE_TELEMETRY": "true", "OPENBLAS_NUM_THREADS": VARIABLES.get("OPENBLAS_NUM_THREADS", "1")}
+    {"OPENBLAS_NUM_THREADS": "1"} | VARIABLES | runtime.variables_of_import() | {"MLFLOW_DISABLE_TELEMETRY": "true"}
 )
 # What is read later. A command for which another variable is changed is not forked but started.
 # Folders of PYTHONPATH have code of ours or of a user, not another version of a library that the server has imported.
@@ -42,6 +41,7 @@ SET_BY_ITSELF = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MPLBACKEND", "TF2_BEHAVIOR", "TPU_ML_PLATFORM",
     "TPU_ML_PLATFORM_VERSION",
 }  # fmt: skip
+LIBRARIES = (*HEAVY, *MLFLOW)
 _starting = threading.Lock()
 may_fork = sys.platform == "linux"
 

@@ -32,16 +32,15 @@ from experiments.results.evaluation import evaluate, image_digests, predictions_
 from experiments.results.records import Record
 
 EPOCHS = 30  # of a run that is stopped on its way: enough to be caught in the middle
-RUN = (
+PLAIN = (
     *SMALL,
-    "figures=true",
     "model=mlp",
     "model.units=[16]",
     "regularization=full",
     f"training.epochs={EPOCHS}",
     "seed=3",
 )
-PLAIN = (*RUN, "figures=false")  # where nobody looks at them
+RUN = (*PLAIN, "figures=true")
 PASSWORD = "pass-word-of-anna"
 NOWHERE = f"http://anna:{PASSWORD}@127.0.0.1:9"  # the discard port: refuses at once
 HEAVY = ("tensorflow", "keras", "mlflow", "matplotlib", "sklearn", "pandas")

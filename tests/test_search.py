@@ -208,8 +208,8 @@ def test_final_of_options_that_were_edited_meanwhile_is_refused(searched: Search
     with pytest.raises(InputError) as caught:
         require_finalists(plan, final)
     assert caught.value.mistakes == (
-        "training.batch_size: was 16 in the search and is 32 now, so this would be no final of it; undo the change of "
-        "conf/, and the same command goes on",
+        "training.batch_size: was 16 in the search and is 32 now, so this would be no final of it; undo the change, "
+        "and the same command goes on",
     )
 
 

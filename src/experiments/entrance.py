@@ -57,7 +57,7 @@ def exit_with(command: Callable[[], int]) -> None:
     show_messages()
     os.environ["MPLBACKEND"] = "agg"  # a matplotlibrc in the current folder may name any module
     # NumPy's and SciPy's threads wait busily, on every core of the machine, for products that nothing here is large
-    # enough for: half of the processor time of a comparison.
+    # enough for: a third of the processor time of a comparison.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         code = command()

@@ -82,7 +82,7 @@ def launch(
         ranges: of a search: what it chooses, by key.
 
     Raises:
-        InputError: a mistake in any job; nothing was started and nothing is left.
+        InputError: a mistake in any job, or a final of other values than its search's; nothing of it was started.
     """
     with processes.none_left():  # the final's workers are of the server, and so of the code, that the search began with
         return _launch(overrides, compose, hydra, on_change, ranges)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from experiments.config import as_text, flatten
 from experiments.errors import InputError
@@ -104,32 +104,31 @@ def final_overrides(plan: Plan, strategy: Strategy, statuses: Sequence[Status]) 
 
 
 def require_finalists(search: Plan, final: Plan) -> None:
-    """Refuses a final of other configurations than the search's: `conf/` may have been edited since it was planned.
+    """Refuses a final of other configurations than the search's: `conf/` or the data may have changed since its plan.
 
     Raises:
         InputError: with each value, as it was and as it is.
     """
-    searched = [_without_seed(job) for job in search.jobs]
-    for job in final.jobs:
-        values = _without_seed(job)
-        if values in searched:
-            continue
-        nearest = min(searched, key=lambda other: len(_differences(other, values)))
-        raise InputError(
-            *(
-                f"{key}: was {as_text(nearest.get(key))} in the search and is {as_text(values.get(key))} now, so this "
-                "would be no final of it; undo the change of conf/, and the same command goes on"
-                for key in _differences(nearest, values)
-            )
+    known = {job.config_key for job in search.jobs}
+    other = next((job for job in final.jobs if job.config_key not in known), None)
+    if other is None:
+        return
+    now = _values(other)
+    then = min((_values(job) for job in search.jobs), key=lambda values: len(values.items() - now.items()))
+    raise InputError(
+        *(
+            f"{key}: was {then.get(key)} in the search and is {now.get(key)} now, so this would be no final of it; "
+            "undo the change, and the same command goes on"
+            for key in sorted({**then, **now})
+            if then.get(key) != now.get(key)
         )
+    )
 
 
-def _without_seed(job: Job) -> dict[str, Any]:
-    return flatten(job.composed.model_dump(mode="json", exclude={"seed"}))
-
-
-def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
-    return sorted(key for key in {**first, **second} if first.get(key) != second.get(key))
+def _values(job: Job) -> dict[str, str]:
+    """What makes its `config_key`, as texts."""
+    values = {**flatten(job.config.identity()), "dataset.digest": job.dataset_digest[:12]}
+    return {key: as_text(value) for key, value in values.items() if key != "seed"}
 
 
 def _key(text: str) -> str:
