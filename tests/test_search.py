@@ -213,6 +213,16 @@ def test_final_of_options_that_were_edited_meanwhile_is_refused(searched: Search
     )
 
 
+def test_final_of_changed_data_is_refused(searched: Searched) -> None:
+    plan = searched("sweep.jobs=4", "sweep.finalists=2")
+    job = dataclasses.replace(plan.jobs[2], config_key="f" * 64, dataset_digest="d" * 64)
+    with pytest.raises(InputError) as caught:
+        require_finalists(plan, dataclasses.replace(plan, jobs=(job,)))
+    (mistake,) = caught.value.mistakes
+    was = plan.jobs[2].dataset_digest[:12]
+    assert mistake.startswith(f"dataset.digest: was {was} in the search and is dddddddddddd now, so")
+
+
 def test_paused_run_is_known_by_its_last_epoch(tmp_path: Path) -> None:
     record = write_record(tmp_path / "0", state="paused")
     files.write_history(record.directory / files.HISTORY, [epoch_row(1, loss=0.25)])
