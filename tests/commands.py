@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from command_server import HEAVY, ROOM, Request, send, take_terminal
-from experiments.sweeps.executors.preload import MLFLOW
+from experiments.sweeps.executors.late_imports import MLFLOW
 from experiments.training import runtime
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every command compiles all of our modules again

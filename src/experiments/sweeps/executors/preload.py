@@ -19,11 +19,6 @@ from contextlib import suppress
 SERVER = "multiprocessing.forkserver"
 ALIVE = r"main\(\d+, (\d+)"  # of its command line: the pipe whose other end the planner holds
 PR_SET_PDEATHSIG = 1  # of prctl(2)
-# What MLflow imports when a store is opened and a model is logged: a tenth of a second of every job.
-MLFLOW = (
-    "mlflow.keras", "mlflow.models", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store",
-    "mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.tracing.processor.base_mlflow",
-)  # fmt: skip
 
 
 def leave_the_terminal() -> None:
@@ -53,6 +48,7 @@ def import_everything() -> None:
     """TensorFlow, MLflow, all modules of this package and the user's; the code's digests are remembered with them."""
     from experiments import project
     from experiments.results import environment, own_code
+    from experiments.sweeps.executors.late_imports import MLFLOW
 
     environment.gather(threads=1, dataset_digest="")
     for library in ("tensorflow", "keras", *MLFLOW):
