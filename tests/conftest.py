@@ -49,6 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     commands.may_fork &= not config.getoption("no_fork")
+    # Some tests' modules import TensorFlow before any test prepares it.
+    os.environ.update(runtime.variables_of_import())
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = (
         "true"  # or MLflow, once imported, reports and gives every command a variable
     )

@@ -10,6 +10,7 @@ import platform
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +48,34 @@ def test_onednn_is_on_where_nothing_else_was_asked_for(
         monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
     assert runtime.variables_of_import()["TF_ENABLE_ONEDNN_OPTS"] == expected
     assert runtime.variables(compose("training.threads=1").training) == runtime.variables_of_import()
+
+
+@pytest.mark.skipif(not X86, reason="oneDNN is TensorFlow's own choice elsewhere")
+@pytest.mark.parametrize("given", ["0", "False"])
+def test_tensorflow_that_was_imported_with_other_kernels_is_refused(
+    tensorflow: Any, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a notebook's that imports TensorFlow first, on a CPU for which its own choice is another one."""
+    from tensorflow.python.util._pywrap_util_port import IsMklEnabled
+
+    assert IsMklEnabled()
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
+    for _ in range(2):  # the first try leaves nothing that would let the second one pass
+        with pytest.raises(InputError) as refused:
+            runtime.prepare(compose("training.threads=1").training)
+        assert str(refused.value) == (
+            "training: TensorFlow was imported in this process with oneDNN on, and TF_ENABLE_ONEDNN_OPTS is "
+            f"{given.lower()}: results would not be those of other processes; before the first import of tensorflow or "
+            f'keras, set os.environ["TF_ENABLE_ONEDNN_OPTS"] = "{given.lower()}"'
+        )
+
+
+@pytest.mark.parametrize("given", ["1", "true", "what TensorFlow cannot read"])
+def test_tensorflow_that_was_imported_with_the_same_kernels_is_used(
+    tensorflow: Any, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
+    runtime.prepare(compose("training.threads=1").training)
 
 
 def test_native_output_goes_to_the_log_and_pythons_to_the_screen(
