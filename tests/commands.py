@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from command_server import HEAVY, ROOM, Request, send, take_terminal
+from experiments.ingredients import kernels
 from experiments.sweeps.executors.late_imports import MLFLOW
-from experiments.training import runtime
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or every command compiles all of our modules again
 VARIABLES = dict(os.environ)
 # As commands set them before they import a library that reads them while it is imported.
 SERVER_VARIABLES = (
-    {"OPENBLAS_NUM_THREADS": "1"} | VARIABLES | runtime.variables_of_import() | {"MLFLOW_DISABLE_TELEMETRY": "true"}
+    {"OPENBLAS_NUM_THREADS": "1"} | VARIABLES | kernels.variables_of_import() | {"MLFLOW_DISABLE_TELEMETRY": "true"}
 )
 # What is read later. A command for which another variable is changed is not forked but started.
 # Folders of PYTHONPATH have code of ours or of a user, not another version of a library that the server has imported.

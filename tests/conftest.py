@@ -22,6 +22,7 @@ import commands
 import distribution
 from experiments.config import RunConfig, available_cores, compose
 from experiments.errors import StoppedError
+from experiments.ingredients import kernels
 from experiments.ingredients.datasets import ImageData
 from experiments.results.files import EpochRow
 from experiments.results.records import DatasetSummary, Process, Record, load
@@ -50,7 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     commands.may_fork &= not config.getoption("no_fork")
     # Some tests' modules import TensorFlow before any test prepares it.
-    os.environ.update(runtime.variables_of_import())
+    os.environ.update(kernels.variables_of_import())
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = (
         "true"  # or MLflow, once imported, reports and gives every command a variable
     )

@@ -605,8 +605,9 @@ def test_refused_directory_keeps_no_lease(config: RunConfig, tensorflow: Any, tm
 FROZEN_RUNS = """
 import json
 from experiments.config import load_config
+from experiments.ingredients import kernels
 from experiments.training import runtime
-os.environ.update(runtime.variables_of_import())
+os.environ.update(kernels.variables_of_import())
 with runtime.quiet():
     import tensorflow
     from experiments.training import loop

@@ -20,7 +20,7 @@ from experiments import config as config_module
 from experiments import init, project
 from experiments.config import OURS, RunConfig, compose, load_config, run_key, validate_saved
 from experiments.errors import InputError
-from experiments.ingredients import registry
+from experiments.ingredients import kernels, registry
 from experiments.ingredients.registry import Epoch
 from experiments.results import environment as environment_module
 from experiments.results import files, own_code, own_metrics
@@ -229,6 +229,18 @@ def test_planning_with_own_modules_starts_no_tensorflow(lab: Write) -> None:
         [sys.executable, "-c", code], cwd=folder, env=environment(folder), capture_output=True, text=True, check=True
     )
     assert done.stdout == "tiny set()\n"
+
+
+def test_own_module_that_imports_tensorflow_gets_the_kernels_that_commands_have(
+    lab: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left to itself, TensorFlow chooses by the CPU, and a run alone would have other bits than one of a sweep."""
+    for name in kernels.variables_of_import():
+        monkeypatch.delenv(name, raising=False)
+    lab('["mylab.early"]', early="import os\nFOUND = dict(os.environ)\n")
+    compose("training.threads=1")
+    found = importlib.import_module("mylab.early").FOUND
+    assert found.items() >= kernels.variables_of_import().items()
 
 
 # What a run uses.

@@ -6,7 +6,6 @@ import contextlib
 import gc
 import logging
 import os
-import platform
 import sys
 import threading
 from pathlib import Path
@@ -16,9 +15,8 @@ import pytest
 
 from experiments.config import compose
 from experiments.errors import InputError
+from experiments.ingredients import kernels
 from experiments.training import runtime
-
-X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 def test_collection_rests_during_an_import_and_goes_on_after_it() -> None:
@@ -38,44 +36,16 @@ def test_collection_that_was_off_stays_off() -> None:
         gc.enable()
 
 
-@pytest.mark.skipif(not X86, reason="oneDNN is TensorFlow's own choice elsewhere")
-@pytest.mark.parametrize(("given", "expected"), [(None, "1"), ("0", "0")])
-def test_onednn_is_on_where_nothing_else_was_asked_for(
-    given: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
-    if given is not None:
-        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
-    assert runtime.variables_of_import()["TF_ENABLE_ONEDNN_OPTS"] == expected
-    assert runtime.variables(compose("training.threads=1").training) == runtime.variables_of_import()
+def test_without_portable_nothing_is_set_that_the_import_does_not_read() -> None:
+    assert runtime.variables(compose("training.threads=1").training) == kernels.variables_of_import()
 
 
-@pytest.mark.skipif(not X86, reason="oneDNN is TensorFlow's own choice elsewhere")
-@pytest.mark.parametrize("given", ["0", "False"])
-def test_tensorflow_that_was_imported_with_other_kernels_is_refused(
-    tensorflow: Any, given: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a notebook's that imports TensorFlow first, on a CPU for which its own choice is another one."""
-    from tensorflow.python.util._pywrap_util_port import IsMklEnabled
-
-    assert IsMklEnabled()
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
-    for _ in range(2):  # the first try leaves nothing that would let the second one pass
-        with pytest.raises(InputError) as refused:
+def test_tensorflow_with_other_kernels_is_refused_every_time(tensorflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "ONEDNN", "ONEDNN_HERE")
+    monkeypatch.setenv("ONEDNN_HERE", "0")
+    for _ in range(2):
+        with pytest.raises(InputError, match="with oneDNN on, and ONEDNN_HERE is 0"):
             runtime.prepare(compose("training.threads=1").training)
-        assert str(refused.value) == (
-            "training: TensorFlow was imported in this process with oneDNN on, and TF_ENABLE_ONEDNN_OPTS is "
-            f"{given.lower()}: results would not be those of other processes; before the first import of tensorflow or "
-            f'keras, set os.environ["TF_ENABLE_ONEDNN_OPTS"] = "{given.lower()}"'
-        )
-
-
-@pytest.mark.parametrize("given", ["1", "true", "what TensorFlow cannot read"])
-def test_tensorflow_that_was_imported_with_the_same_kernels_is_used(
-    tensorflow: Any, given: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", given)
-    runtime.prepare(compose("training.threads=1").training)
 
 
 def test_native_output_goes_to_the_log_and_pythons_to_the_screen(

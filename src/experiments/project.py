@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from experiments.bounded import CONFIG_BYTES, read_bytes
 from experiments.errors import InputError, nearest
+from experiments.ingredients import kernels
 
 FILE, TABLE = "pyproject.toml", "tool.experiments"
 VARIABLE = "EXPERIMENTS_MODULES"
@@ -107,6 +108,8 @@ def _is_of_results(folder: Path) -> bool:
 def _load(folder: Path, modules: tuple[str, ...], source: str) -> None:
     if modules and str(folder) not in sys.path and "" not in sys.path:
         sys.path.append(str(folder))  # at the end: nothing of Python's own or installed is replaced
+    if modules:
+        os.environ.update(kernels.variables_of_import())  # before one of them imports Keras
     for module in modules:
         _import(module, folder, source)
 

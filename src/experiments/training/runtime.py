@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import TextIO
 
 from experiments.errors import InputError
+from experiments.ingredients import kernels
 from experiments.ingredients.execution import Training
 from experiments.results import environment
 from experiments.training import devices
 from experiments.training.portable import use_exact_operations
 
-ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
-YES_OR_NO = {"0": False, "false": False, "1": True, "true": True}  # of TensorFlow's variables, in any case
 PORTABLE_ISA = "AVX2"  # the newest set that every x86-64 server and laptop of the last ten years has
 # Beginnings of variables that choose other kernels; a portable run must have the same ones everywhere.
 CHOOSING_KERNELS = ("ONEDNN_", "DNNL_", "TF_ENABLE_", "TF_DISABLE_", "TF_XLA_", "TF_MKL_", "TF_ONEDNN_", "XLA_")
@@ -39,8 +37,7 @@ def prepare(training: Training) -> None:
             TensorFlow was imported with other kernels or has started with other settings.
     """
     wanted = variables(training)
-    if "tensorflow" in sys.modules:
-        _refuse_other_kernels(wanted)
+    kernels.refuse_others(wanted)
     os.environ.update(wanted)
     with without_collection():
         import keras
@@ -99,38 +96,16 @@ def variables(training: Training) -> dict[str, str]:
     Raises:
         InputError: `portable` without AVX2, or with a variable that chooses other kernels.
     """
-    wanted = variables_of_import()
+    wanted = kernels.variables_of_import()
     if training.determinism == "machine":
         return wanted
     if PORTABLE_ISA.lower() not in environment.cpu()["isa"]:
         raise InputError("training.determinism: portable needs a CPU with AVX2, which this machine does not have")
-    fixed = {ONEDNN: "1", "ONEDNN_MAX_CPU_ISA": PORTABLE_ISA, "CUDA_VISIBLE_DEVICES": "-1"}
+    fixed = {kernels.ONEDNN: "1", "ONEDNN_MAX_CPU_ISA": PORTABLE_ISA, "CUDA_VISIBLE_DEVICES": "-1"}
     for name, value in os.environ.items():
         if name.startswith(CHOOSING_KERNELS) and fixed.get(name) != value:
             raise InputError(f"training.determinism: portable cannot be kept with {name}={value}; unset it")
     return wanted | fixed
-
-
-def variables_of_import() -> dict[str, str]:
-    """Those that TensorFlow reads while it is imported: workers' server must have them before it knows any job."""
-    wanted = {"KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow"), "TF_CPP_MIN_LOG_LEVEL": "2"}
-    if platform.machine() in ("x86_64", "AMD64"):
-        # TensorFlow's own choice depends on the CPU: it is off where there is neither AVX512_VNNI nor AVX_VNNI.
-        wanted[ONEDNN] = os.environ.get(ONEDNN, "1")
-    return wanted
-
-
-def _refuse_other_kernels(wanted: dict[str, str]) -> None:
-    """TensorFlow reads while it is imported whether to use oneDNN; nothing that is set later changes its bits."""
-    from tensorflow.python.util._pywrap_util_port import IsMklEnabled
-
-    on = IsMklEnabled()
-    if YES_OR_NO.get(value := wanted.get(ONEDNN, "").lower(), on) != on:
-        raise InputError(
-            f"training: TensorFlow was imported in this process with oneDNN {'on' if on else 'off'}, and {ONEDNN} is "
-            f"{value}: results would not be those of other processes; before the first import of tensorflow or keras, "
-            f'set os.environ["{ONEDNN}"] = "{value}"'
-        )
 
 
 def _refuse_another_start(training: Training) -> None:

@@ -22,8 +22,8 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from experiments.errors import InputError
+from experiments.ingredients import kernels
 from experiments.sweeps.executor import EpochDone
-from experiments.training import runtime
 from experiments.training.interruption import STOPPED, exit_now
 
 STOP = "stop"  # what the planner says
@@ -214,7 +214,7 @@ def ask(task: Callable[..., None], *arguments: Any) -> Any:
 
 def start_server() -> None:
     """Begins to import TensorFlow where workers are forked from, and returns at once."""
-    os.environ.update(runtime.variables_of_import())
+    os.environ.update(kernels.variables_of_import())
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     if _context().get_start_method() == "forkserver":
         multiprocessing.set_forkserver_preload(["experiments.sweeps.executors.preload"])
