@@ -1,6 +1,6 @@
-"""The process that tests' commands are forked from. It has imported the heavy libraries, and nothing of ours.
+"""The processes that tests' commands are forked from. One has imported the heavy libraries, and nothing of ours.
 
-A command forked from it is what `python -m …` would be, without the seconds that the imports take: a fresh process with
+The other one has imported this package, too, for the commands that would import the same. A command forked from it is what `python -m …` would be, without the seconds that the imports take: a fresh process with
 its own arguments, variables, folder, input and output. The server tells its pid and how it ended.
 """
 
@@ -10,9 +10,11 @@ import atexit
 import ctypes
 import fcntl
 import gc
-import importlib
+import importlib.util
 import json
 import os
+import pkgutil
+import re
 import runpy
 import select
 import signal
@@ -35,6 +37,7 @@ HEAVY = (
     "PIL.PngImagePlugin", "scipy.special", "sklearn.utils", "rich.live", "rich.progress", "rich.table",
     "rich._emoji_codes", "jinja2", "psutil", "yaml", "multiprocessing.forkserver",
 )  # fmt: skip
+PROGRAM = re.compile(r"^if __name__ == |^if .*sys\.orig_argv", re.MULTILINE)
 ROOM = "COMMAND_SERVER_ROOM"  # a variable as long as those of a command may become: see `show_variables`
 MESSAGE_BYTES = 100_000  # of a request
 UNUSED_DESCRIPTORS = 200  # from here on
@@ -77,6 +80,17 @@ def import_libraries(libraries: Sequence[str]) -> None:
         copy_tables()
     gc.enable()
     gc.freeze()  # or every command's first collection would touch, and so copy, all that it shares with the server
+
+
+def import_package(name: str) -> None:
+    """All its modules but those that are a program, or a part of one: they are what a command begins with."""
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+        found = importlib.util.find_spec(module.name)
+        assert found and found.origin
+        if not module.ispkg and not PROGRAM.search(Path(found.origin).read_text()):
+            importlib.import_module(module.name)
+    gc.freeze()
 
 
 def serve(tests: socket.socket) -> Request:
@@ -256,8 +270,15 @@ def leave(code: object) -> None:
 if __name__ == "__main__":
     del sys.path[0]  # the tests' folder
     del os.environ[ROOM]
-    import_libraries(sys.argv[2:])
-    asked = serve(socket.socket(fileno=int(sys.argv[1])))
+    import_libraries(sys.argv[4:])
+    with_libraries, with_package = (socket.socket(fileno=int(number)) for number in sys.argv[1:3])
+    if os.fork():
+        with_package.close()
+        asked = serve(with_libraries)
+    else:
+        with_libraries.close()
+        import_package(sys.argv[3])
+        asked = serve(with_package)
     if "-m" in asked.arguments[2:] or "experiments.unseal" in asked.arguments:
         asked = fork_spare() or asked
     try:

@@ -41,7 +41,7 @@ SET_BY_ITSELF = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MPLBACKEND", "TF2_BEHAVIOR", "TPU_ML_PLATFORM",
     "TPU_ML_PLATFORM_VERSION",
 }  # fmt: skip
-LIBRARIES = (*HEAVY, *MLFLOW)
+LIBRARIES, PACKAGE = (*HEAVY, *MLFLOW), "experiments"
 _starting = threading.Lock()
 may_fork = sys.platform == "linux"
 
@@ -53,7 +53,7 @@ class Forked:
         self._connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._telling = threading.Lock()
         with theirs, _starting:
-            send(server(), request, [theirs.fileno(), *streams])
+            send(servers()[_imports_package(request)], request, [theirs.fileno(), *streams])
         weakref.finalize(self, self._connection.close)
         self.pid = int(self._connection.recv(16))
         self.returncode: int | None = None
@@ -179,22 +179,35 @@ def changed(variables: Mapping[str, str]) -> list[str]:
     return [name for name in names if variables.get(name) not in (VARIABLES.get(name), SERVER_VARIABLES.get(name))]
 
 
+def _imports_package(request: Request) -> bool:
+    """Whether a command would import this package as the server does, from the same place."""
+    here = Path(request.folder)
+    elsewhere = request.variables.get("PYTHONPATH") != VARIABLES.get("PYTHONPATH") or (here / PACKAGE).exists()
+    return not elsewhere and not (here / "record.json").exists()  # a folder that it refuses to be imported in
+
+
 @cache
-def server() -> socket.socket:
-    """The connection to the server, which is started with the first command and ends with this process."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def servers() -> tuple[socket.socket, socket.socket]:
+    """The connections to the servers with the libraries alone, and with this package too.
+
+    They are started with the first command and end with this process.
+    """
+    pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+    theirs = [pair[1].fileno() for pair in pairs]
     room = "x" * (4096 + 2 * sum(len(f"{name}={value}") + 1 for name, value in SERVER_VARIABLES.items()))
     script = Path(__file__).with_name("command_server.py")
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(theirs.fileno()), *LIBRARIES],
-            env=SERVER_VARIABLES | {ROOM: room}, pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, str(script), *map(str, theirs), PACKAGE, *LIBRARIES],
+        env=SERVER_VARIABLES | {ROOM: room}, pass_fds=theirs,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    for _, closed in pairs:
+        closed.close()
 
     @atexit.register
     def stop() -> None:
-        ours.close()
+        for ours, _ in pairs:
+            ours.close()
         process.wait()
 
-    return ours
+    return pairs[0][0], pairs[1][0]

@@ -71,7 +71,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if session.config.args_source == pytest.Config.ArgsSource.TESTPATHS and not session.config.option.collectonly:
-        commands.server()  # all tests are wanted: it imports its libraries while they are collected
+        commands.servers()  # all tests are wanted: it imports its libraries while they are collected
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -90,7 +90,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     processes = option.processes or (available_cores() if many and commands.may_fork else 1)
     if processes == 1 or option.collectonly or option.usepdb or config.pluginmanager.hasplugin("_cov"):
         return None
-    commands.server()
+    commands.servers()
     config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
     distribution.run(session, processes)
     return True

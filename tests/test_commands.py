@@ -188,10 +188,11 @@ def test_spare_that_was_not_needed_ends_with_the_command(home: Path) -> None:
         psutil.Process(spare).wait(20)
 
 
-def test_server_ends_with_the_tests() -> None:
+def test_servers_end_with_the_tests() -> None:
     code = (
-        "import commands; commands.LIBRARIES = ('numpy',); commands.server()\n"
-        "done = commands.run(['-c', 'import os; print(os.getppid())'], env=commands.VARIABLES); print(done.stdout)"
+        "import commands; commands.LIBRARIES, commands.PACKAGE = ('numpy',), 'json'; commands.servers()\n"
+        "for changed in {}, {'PYTHONPATH': ''}:\n"
+        "    print(commands.run(['-c', 'import os; print(os.getppid())'], env=commands.VARIABLES | changed).stdout)"
     )
     folder = str(Path(__file__).parent)
     done = subprocess.run(
@@ -201,4 +202,28 @@ def test_server_ends_with_the_tests() -> None:
         text=True,
         check=True,
     )
-    assert not psutil.pid_exists(int(done.stdout))
+    with_package, with_libraries = map(int, done.stdout.split())
+    assert not psutil.pid_exists(with_libraries)
+    assert with_package != with_libraries
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(with_package).wait(20)
+
+
+@pytest.mark.parametrize(
+    ("variables", "holds", "imported"),
+    [
+        ({}, None, True),
+        ({"PYTHONPATH": "elsewhere"}, None, False),
+        ({}, "experiments", False),
+        ({}, "record.json", False),
+    ],
+)
+def test_package_is_imported_beforehand_where_the_command_would_import_the_same(
+    variables: dict[str, str], holds: str | None, imported: bool, home: Path
+) -> None:
+    if holds:
+        (home / holds).mkdir()
+    done = run(
+        "import sys; print('experiments.config' in sys.modules, 'experiments.run' in sys.modules)", home, **variables
+    )
+    assert done.stdout == f"{imported} False\n"

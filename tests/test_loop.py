@@ -224,9 +224,9 @@ def test_learning_rate_is_the_mean_over_the_steps_of_the_epoch(
 
 
 def test_early_stopping_ends_with_the_best_weights(small: Small, small_data: ImageData) -> None:
-    """At a rate this wild the loss soon rises."""
+    """At a rate this wild the loss soon rises, on whatever CPU: 1.7 after the second epoch, 3.1 after the third."""
     config = small(
-        "model=linear", "optimizer=sgd", "optimizer.learning_rate=5", "schedule=constant", "training.epochs=12",
+        "model=linear", "optimizer=adam", "optimizer.learning_rate=0.1", "schedule=constant", "training.epochs=12",
         "regularization=early_stopping", "regularization.early_stopping.patience_epochs=2",
     )  # fmt: skip
     trained = train(config, small_data)
@@ -238,7 +238,7 @@ def test_early_stopping_ends_with_the_best_weights(small: Small, small_data: Ima
 
 def test_without_restoring_the_last_weights_stay(small: Small, small_data: ImageData) -> None:
     config = small(
-        "model=linear", "optimizer=sgd", "optimizer.learning_rate=5", "schedule=constant", "training.epochs=12",
+        "model=linear", "optimizer=adam", "optimizer.learning_rate=0.1", "schedule=constant", "training.epochs=12",
         "regularization=early_stopping", "regularization.early_stopping.patience_epochs=1",
         "regularization.early_stopping.restore_best=false",
     )  # fmt: skip
