@@ -1,7 +1,9 @@
-"""The processes that tests' commands are forked from. One has imported the heavy libraries, and nothing of ours.
+"""The processes that tests' commands are forked from.
 
-The other one has imported this package, too, for the commands that would import the same. A command forked from it is what `python -m …` would be, without the seconds that the imports take: a fresh process with
-its own arguments, variables, folder, input and output. The server tells its pid and how it ended.
+One has imported the heavy libraries, and nothing of ours. The other one has imported this package, too, for commands
+that would import the same. A command forked from them is what `python -m …` would be, without the seconds that the
+imports take: a fresh process with its own arguments, variables, folder, input and output. They tell its pid and how it
+ended.
 """
 
 from __future__ import annotations
@@ -87,8 +89,7 @@ def import_package(name: str) -> None:
     package = importlib.import_module(name)
     for module in pkgutil.walk_packages(package.__path__, f"{name}."):
         found = importlib.util.find_spec(module.name)
-        assert found and found.origin
-        if not module.ispkg and not PROGRAM.search(Path(found.origin).read_text()):
+        if not module.ispkg and found and not PROGRAM.search(Path(str(found.origin)).read_text()):
             importlib.import_module(module.name)
     gc.freeze()
 

@@ -24,8 +24,8 @@ STOPPED = ("model=linear", "training.epochs=4")
 # Every optimizer, schedule and regularization is in test_resume.py.
 CASES = {
     "early stopping that goes back": (
-        "model=linear", "optimizer=adam", "optimizer.learning_rate=0.1", "schedule=constant", "training.epochs=12",
-        "regularization=early_stopping", "regularization.early_stopping.patience_epochs=2",
+        "model=linear", "optimizer=sgd", "optimizer.learning_rate=1", "schedule=constant", "training.epochs=12",
+        "training.batch_size=64", "regularization=early_stopping", "regularization.early_stopping.patience_epochs=2",
     ),
     "nadam, batch normalisation": (
         "model=cnn", "model.filters=[2]", "model.normalisation=batch", "optimizer=nadam",
