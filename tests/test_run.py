@@ -13,6 +13,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -278,36 +279,68 @@ def test_logged_model_answers_raw_pixels(ending: Ended, tensorflow: Any, monkeyp
     np.testing.assert_allclose(model.predict(images), record.predictions.test_probabilities, atol=1e-6)
 
 
-@pytest.mark.slow
 @after(run_whole)
-def test_logged_model_is_served_over_http(ending: Ended) -> None:
-    record = ending.record
-    with closing(sqlite3.connect(ending.home / "mlflow.db")) as store:
-        (folder,) = store.execute("SELECT artifact_location FROM logged_models").fetchone()
+def test_logged_model_is_served_over_http(ending: Ended, tensorflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By MLflow's own server, in this process."""
+    import uvicorn
+    from mlflow.pyfunc import load_model, scoring_server
+
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")  # it sets it, and leaves it
+    app = scoring_server.init(load_model(folder_of_model(ending.home)))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        request, expected = a_request(ending.record, server.servers[0].sockets[0].getsockname()[1])
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.loads(response.read())
+    finally:
+        server.should_exit = True
+        thread.join()
+    np.testing.assert_allclose(answer["predictions"], expected, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.exhaustive
+@after(run_whole)
+def test_logged_model_is_served_by_mlflows_command(ending: Ended) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     told = ending.home / "served.log"
     with told.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "models", "serve", "-m", folder, "--env-manager", "local",
-             "-h", "127.0.0.1", "-p", str(port), "--workers", "1"],
+            [sys.executable, "-m", "mlflow", "models", "serve", "-m", folder_of_model(ending.home),
+             "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port), "--workers", "1"],
             env=environment(ending.home, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"),
             cwd=ending.home, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
-        images = load_config(record.directory / "config.yaml").dataset.load().test.images[:5]
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/invocations",
-            json.dumps({"inputs": images.tolist()}).encode(),
-            {"Content-Type": "application/json"},
-        )
+        request, expected = a_request(ending.record, port)
         answer = ask(request, server, told)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
         server.wait(30)
-    np.testing.assert_allclose(answer["predictions"], record.predictions.test_probabilities[:5], atol=1e-6)
+    np.testing.assert_allclose(answer["predictions"], expected, atol=1e-6)
+
+
+def folder_of_model(home: Path) -> str:
+    with closing(sqlite3.connect(home / "mlflow.db")) as store:
+        (folder,) = store.execute("SELECT artifact_location FROM logged_models").fetchone()
+    return str(folder)
+
+
+def a_request(record: Record, port: int) -> tuple[urllib.request.Request, Any]:
+    """Five test images, and the probabilities that a server must answer with."""
+    images = load_config(record.directory / "config.yaml").dataset.load().test.images[:5]
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/invocations",
+        json.dumps({"inputs": images.tolist()}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    return request, record.predictions.test_probabilities[:5]
 
 
 def ask(request: urllib.request.Request, server: subprocess.Popen[bytes], told: Path) -> Any:

@@ -705,10 +705,10 @@ def test_locked_store_stops_no_sweep_and_loses_nothing(home: Path) -> None:
 
 
 def check_out(folder: Path) -> Path:
-    """A copy of the package and `conf/`, to be edited."""
+    """A copy of the package and `conf/`, to be edited; with what Python has compiled, which is of the same sources."""
     root = Path(__file__).parents[1]
     for name in ("src", "conf"):
-        shutil.copytree(root / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(root / name, folder / name)
     return folder
 
 

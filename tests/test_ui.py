@@ -20,6 +20,7 @@ import psutil
 import pytest
 from PIL import Image
 
+import commands
 from conftest import environment, epoch_row, write_record
 from experiments.config import compose
 from experiments.results import files, tracking, tracking_sweep
@@ -191,7 +192,29 @@ def what_is_left(process: subprocess.Popen[str], address: str, number: int) -> l
     return [server for server in left if server.status() != psutil.STATUS_ZOMBIE]
 
 
+def test_store_without_a_sweep_opens_on_the_runs_that_came_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments import ui
+
+    found = [{"experiment_id": number, "last_update_time": last} for number, last in (("0", 5), ("7", 90), ("3", 8))]
+    monkeypatch.setattr(ui, "_ask", lambda *_: json.dumps({"experiments": found}).encode())
+    assert ui._start_page(5000) == "runs: http://127.0.0.1:5000/#/experiments/7/runs?workflowType=machine_learning"
+
+
+def test_server_ends_with_a_command_that_is_killed(home: Path) -> None:
+    code = (
+        "import subprocess, time; from experiments import ui\n"
+        "server = subprocess.Popen(['sleep', '60'], start_new_session=True); guard = ui._guard(server.pid)\n"
+        "print(server.pid, flush=True); time.sleep(60)"
+    )
+    with commands.start(["-c", code], env=environment(home), stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        server = psutil.Process(int(process.stdout.readline()))
+        process.kill()
+    server.wait(20)
+
+
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_store_without_a_sweep_opens_on_its_runs_and_kill_leaves_nothing(home: Path) -> None:
     number = tracking.prepare_store(home, "mine")
     with served(home) as (process, printed):
